@@ -1,0 +1,107 @@
+"""Everything that can go wrong, one class each, with the exit code of the command beside it.
+
+The message of an error is what the user reads: what is wrong, where, and the next thing to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FluxconvError(Exception):
+    """Base of every error that fluxconv raises on purpose; `str(error)` is fit for a user."""
+
+    exit_code = 1
+
+
+class CheckFailed(FluxconvError):
+    """A variant did not pass its checks."""
+
+    exit_code = 1
+
+
+class UsageError(FluxconvError):
+    """The command was given words it does not know."""
+
+    exit_code = 2
+
+
+class UnknownBackend(UsageError):
+    """No backend of that name is registered."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown backend '{name}'{nearest(name, known)}")
+
+
+class BadInput(FluxconvError):
+    """A file or folder that was given cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointNotFound(BadInput):
+    """The path does not exist."""
+
+
+class NotACheckpoint(BadInput):
+    """The path exists but holds no Flux checkpoint."""
+
+
+class MalformedFile(BadInput):
+    """A file breaks the rules of its own format."""
+
+
+class BadWeight(BadInput):
+    """A weight holds NaN or infinity."""
+
+
+class OutputExists(BadInput):
+    """What would be written is there already."""
+
+
+class SourceChanged(BadInput):
+    """A source file changed while it was being read, or since the variant was made."""
+
+
+class NotAVariant(BadInput):
+    """A folder has no valid manifest, or its files do not match it."""
+
+
+class MissingLicence(BadInput):
+    """The source states no licence that fluxconv knows how to pass on."""
+
+
+class MissingRequirement(FluxconvError):
+    """A library or device that the work needs is not here."""
+
+    exit_code = 4
+
+
+class HubError(FluxconvError):
+    """The Hub refused, failed, or did not answer."""
+
+    exit_code = 5
+
+
+class HubUnreachable(HubError):
+    """No answer from the Hub."""
+
+
+class HubRefused(HubError):
+    """The Hub answered no: bad token, missing rights, foreign content."""
+
+
+class Interrupted(FluxconvError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown `name`: the nearest known ones, or all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(known)}"

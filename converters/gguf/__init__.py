@@ -1,0 +1,1 @@
+"""The GGUF container: names, metadata and layout of its files."""

@@ -1,0 +1,233 @@
+"""The plan: for each tensor what will be written, where and why; from headers and configs alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fluxconv.converters import safetensors_header
+from fluxconv.converters.architectures import Architecture, TensorSpec
+from fluxconv.converters.architectures.base import packed_groups
+from fluxconv.converters.backends import Backend, PlannedTensor, SourceSlice, Target, check_names
+from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
+from fluxconv.converters.layout import FileLayout
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """What one backend makes of one component. File names are relative to the variant."""
+
+    component: str
+    architecture: Architecture
+    config: Mapping[str, Any]
+    backend: Backend
+    tensors: tuple[PlannedTensor, ...]
+    files: tuple[FileLayout, ...]
+    index: Mapping[str, Any] | None
+
+    @property
+    def nbytes(self) -> int:
+        """Exact bytes of the weight files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Stored bits, scales and kept tensors included, over the number of weights."""
+        stored = sum(tensor.nbytes for tensor in self.tensors)
+        return 8 * stored / sum(spec.numel for spec in self.specs)
+
+    @cached_property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors of the source."""
+        return self.architecture.specs(self.config)
+
+    @cached_property
+    def by_source(self) -> Mapping[str, tuple[tuple[PlannedTensor, SourceSlice, int], ...]]:
+        """For each source tensor, where its rows go: (target, slice, first row in the target)."""
+        found: dict[str, list[tuple[PlannedTensor, SourceSlice, int]]] = {}
+        for planned in self.tensors:
+            row = 0
+            for part in planned.target.slices:
+                found.setdefault(part.tensor, []).append((planned, part, row))
+                row += part.stop - part.start
+        return {name: tuple(parts) for name, parts in found.items()}
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many tensors were treated for which reason."""
+        counts: dict[str, int] = {}
+        for tensor in self.tensors:
+            counts[tensor.reason] = counts.get(tensor.reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """What one backend makes of a checkpoint."""
+
+    name: str
+    backend: Backend
+    checkpoint: Checkpoint
+    components: tuple[ComponentPlan, ...]
+    carried: tuple[Path, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Exact bytes of the quantized components' files."""
+        return sum(component.nbytes for component in self.components)
+
+    @cached_property
+    def carried_bytes(self) -> int:
+        """Bytes of the files taken over unchanged."""
+        return sum((self.checkpoint.root / path).stat().st_size for path in self.carried)
+
+    @property
+    def nbytes(self) -> int:
+        return self.weight_bytes + self.carried_bytes
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Over the weights of the quantized components."""
+        weights = sum(spec.numel for c in self.components for spec in c.specs)
+        return sum(8 * t.nbytes for c in self.components for t in c.tensors) / weights
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes that encoding needs beside the libraries: the largest tensor read, widened to
+        fp32, and encoded."""
+        largest = max(spec.numel for c in self.components for spec in c.specs)
+        return largest * (2 + 4 + 4 + 1)
+
+
+def plan(
+    checkpoint: Checkpoint, backends: Sequence[str], components: tuple[str, ...] = ()
+) -> tuple[VariantPlan, ...]:
+    """The plan of one variant for each backend named, from headers and configs alone.
+
+    Raises `UnknownBackend`, `BadInput` for an unknown component, `UsageError` for a backend twice.
+    """
+    found = check_names(backends)
+    chosen = choose_components(checkpoint, components)
+    return tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
+
+
+def plan_variant(
+    checkpoint: Checkpoint, backend: Backend, components: tuple[Component, ...]
+) -> VariantPlan:
+    """Plan one variant. Reads no tensor data."""
+    planned = tuple(plan_component(checkpoint, component, backend) for component in components)
+    chosen = {component.name for component in components}
+    carried = list(checkpoint.carried_files())
+    # A component that is not quantized travels as it is, so the variant stays a whole pipeline.
+    for name, component in checkpoint.components.items():
+        if checkpoint.is_pipeline and name not in chosen:
+            carried += [
+                path.relative_to(checkpoint.root)
+                for path in sorted(component.path.iterdir())
+                if path.is_file()
+            ]
+    return VariantPlan(
+        f"{checkpoint.name}-{backend.name}", backend, checkpoint, planned, tuple(carried)
+    )
+
+
+def plan_component(checkpoint: Checkpoint, component: Component, backend: Backend) -> ComponentPlan:
+    """Plan one component of one variant."""
+    architecture = component.architecture
+    specs = architecture.specs(component.config)
+    targets = _packed_targets(specs) if backend.container == "gguf" else _plain_targets(specs)
+    tensors = tuple(backend.plan_tensor(target, architecture) for target in targets)
+    files: tuple[FileLayout, ...]
+    index: Mapping[str, Any] | None = None
+    if backend.container == "gguf":
+        files = (_gguf_file(checkpoint, component, backend, tensors),)
+    else:
+        files, index = _safetensors_files(component, backend, tensors)
+    return ComponentPlan(
+        component.name, architecture, component.config, backend, tensors, files, index
+    )
+
+
+def gguf_file_name(name: str, component: str, type_name: str) -> str:
+    """`<name>-<TYPE>.gguf` for the transformer, `<name>-text_encoder_2-<TYPE>.gguf` for T5."""
+    middle = "" if component == "transformer" else f"-{component}"
+    return f"{name}{middle}-{type_name}.gguf"
+
+
+def _plain_targets(specs: tuple[TensorSpec, ...]) -> list[Target]:
+    return [
+        Target(spec.name, spec.shape, spec.kind, (SourceSlice(spec.name, 0, spec.shape[0]),))
+        for spec in specs
+    ]
+
+
+def _packed_targets(specs: tuple[TensorSpec, ...]) -> list[Target]:
+    targets = []
+    for name, members in packed_groups(specs).items():
+        slices: list[SourceSlice] = []
+        for spec in members:
+            rows = spec.shape[0]
+            halves = (
+                ((rows // 2, rows), (0, rows // 2)) if spec.packed.swap_halves else ((0, rows),)
+            )
+            slices += [SourceSlice(spec.name, start, stop) for start, stop in halves]
+        rows = sum(spec.shape[0] for spec in members)
+        targets.append(Target(name, (rows, *members[0].shape[1:]), members[0].kind, tuple(slices)))
+    return targets
+
+
+def _safetensors_files(
+    component: Component, backend: Backend, tensors: tuple[PlannedTensor, ...]
+) -> tuple[tuple[FileLayout, ...], Mapping[str, Any] | None]:
+    """The files and the index that the library's `save_pretrained` would write."""
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    architecture = component.architecture
+    metadata = backend.header_metadata(tensors, architecture)
+    stored = {item.name: item for tensor in tensors for item in tensor.stored}
+    split = split_state_dict_into_shards_factory(
+        stored,
+        get_storage_size=lambda item: item.nbytes,
+        filename_pattern=f"{architecture.weights_name}{{suffix}}.safetensors",
+        max_shard_size=architecture.max_shard_size,
+    )
+    files = tuple(
+        safetensors_header.lay_out(
+            f"{component.name}/{name}", [stored[item] for item in items], metadata
+        )
+        for name, items in split.filename_to_tensors.items()
+    )
+    if not split.is_sharded:
+        return files, None
+    index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+    return files, json.loads(json.dumps(index))
+
+
+def _gguf_file(
+    checkpoint: Checkpoint,
+    component: Component,
+    backend: Backend,
+    tensors: tuple[PlannedTensor, ...],
+) -> FileLayout:
+    from fluxconv.converters.backends.gguf import Gguf
+    from fluxconv.converters.gguf.layout import lay_out
+    from fluxconv.converters.gguf.metadata import Metadata
+
+    assert isinstance(backend, Gguf)
+    tokenizer = checkpoint.root / "tokenizer_2"
+    metadata = Metadata(
+        component.architecture,
+        component.config,
+        checkpoint.name,
+        checkpoint.source,
+        checkpoint.revision,
+        backend.file_type,
+        checkpoint.front_matter,
+        tokenizer if tokenizer.is_dir() else None,
+    )
+    name = gguf_file_name(checkpoint.name, component.name, backend.type_name)
+    return lay_out(name, tensors, metadata)

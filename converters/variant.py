@@ -1,0 +1,179 @@
+"""A variant's folder: opened and checked, or staged beside its place and renamed into it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.architectures import ARCHITECTURES
+from fluxconv.converters.backends import Backend, get_backend
+from fluxconv.converters.checkpoint import Checkpoint, Component, read_json
+from fluxconv.converters.errors import BadInput, NotAVariant, OutputExists
+from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord, Manifest, read_manifest
+from fluxconv.converters.planning import ComponentPlan, plan_component
+
+if TYPE_CHECKING:
+    from fluxconv.converters.progress import Progress
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A finished variant on this machine."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def backend(self) -> Backend:
+        """Its backend; raises `UnknownBackend` if this fluxconv has none of that name."""
+        return get_backend(self.manifest.backend)
+
+    def component_plans(self) -> dict[str, ComponentPlan]:
+        """What its files must hold, planned again from its own configs."""
+        source = self.manifest.source
+        checkpoint = Checkpoint(
+            self.root, self.manifest.checkpoint, source.id, source.revision, {}, source.metadata
+        )
+        plans = {}
+        for name in self.manifest.components:
+            config = read_json(self.root / name / "config.json")
+            component = Component(name, self.root / name, config, ARCHITECTURES[name], ())
+            plans[name] = plan_component(checkpoint, component, self.backend)
+        return plans
+
+    def check_hashes(self, progress: Progress) -> None:
+        """Hash every file and compare with the manifest; raises `NotAVariant` naming the first
+        that is missing or differs. Files the manifest does not name are not looked at."""
+        progress.start("Hashing", sum(record.size for record in self.manifest.files.values()))
+        for name, record in self.manifest.files.items():
+            path = self.root / name
+            if not path.is_file():
+                raise NotAVariant(f"{path}: is named by {MANIFEST_NAME} and missing")
+            if hash_file(path) != record:
+                raise NotAVariant(f"{path}: differs from its hash in {MANIFEST_NAME}")
+            progress.advance(record.size, name)
+        progress.finish()
+
+
+def open_variant(path: Path | str) -> Variant:
+    """Open the variant in the folder `path`; raises `NotAVariant`. Files are not hashed."""
+    root = Path(path)
+    if not root.exists():
+        raise NotAVariant(f"{root}: no such folder")
+    manifest = read_manifest(root)
+    for name in manifest.files:
+        if not is_safe_path(name):
+            raise NotAVariant(
+                f"{root}/{MANIFEST_NAME}: names the file '{name}' outside the variant"
+            )
+    unknown = set(manifest.components) - set(ARCHITECTURES)
+    if unknown:
+        raise NotAVariant(f"{root}/{MANIFEST_NAME}: names the component '{unknown.pop()}'")
+    return Variant(root.resolve(), manifest)
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether `name` is a plain relative path that stays inside its folder."""
+    parts = name.split("/")
+    return bool(name) and not any(p in ("", ".", "..") or "\\" in p or "\0" in p for p in parts)
+
+
+def hash_file(path: Path) -> FileRecord:
+    """Size and sha256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return FileRecord(size=size, sha256=digest.hexdigest())
+
+
+@contextmanager
+def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `place`, renamed into it when the block ends well.
+
+    If the block fails, the folder is removed and `place` is as it was. What an earlier, killed run
+    left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
+    only a variant is replaced) or if another run is writing it.
+    """
+    check_free(place, overwrite=overwrite)
+    partial = place.parent / f".{place.name}.partial"
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{place.parent}: cannot be written: {error.strerror}") from error
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputExists(f"{place}: another run is writing it") from None
+        _empty(partial)
+        try:
+            yield partial
+            _sync_tree(partial)
+            check_free(place, overwrite=overwrite)
+            _replace(partial, place)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(handle)
+
+
+def check_free(place: Path, *, overwrite: bool = False) -> None:
+    """Raise `OutputExists` if writing `place` would destroy something."""
+    if not (place.exists() or place.is_symlink()):
+        return
+    if not overwrite:
+        raise OutputExists(
+            f"{place}: exists; remove it, choose another folder with -o, or give --overwrite"
+        )
+    if not (place / MANIFEST_NAME).is_file():
+        raise OutputExists(f"{place}: is not a variant, so --overwrite leaves it alone; remove it")
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _replace(partial: Path, place: Path) -> None:
+    old = place.parent / f".{place.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    partial.rename(place)
+    _sync(place.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
