@@ -1,0 +1,64 @@
+"""GGUF at FLUX.1's real width of 3072, the only one that diffusers' GGUF loader takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fluxconv.converters import Variant, open_checkpoint, quantize
+from fluxconv.converters.load import load_decoded
+
+pytestmark = pytest.mark.slow
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
+    """gguf-q8_0 of a pipeline with one double and one single block of real width."""
+    folder = tmp_path_factory.mktemp("real-width")
+    script = TESTS / "checkpoints" / "synthetic.py"
+    options = ["--double", "1", "--single", "1", "--width", "3072", "--heads", "24"]
+    tiny = TESTS / "checkpoints" / "tiny-flux"
+    subprocess.run(
+        [sys.executable, script, folder / "wide-flux", *options, "--from", tiny], check=True
+    )
+    (made,) = quantize(open_checkpoint(folder / "wide-flux"), ["gguf-q8_0"], folder / "out")
+    return made
+
+
+def _inputs(transformer: Any) -> dict[str, Any]:
+    generator = torch.Generator("cpu").manual_seed(0)
+    config = transformer.config
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(torch.bfloat16)
+
+    return {
+        "hidden_states": noise(1, 16, config.in_channels),
+        "encoder_hidden_states": noise(1, 8, config.joint_attention_dim),
+        "pooled_projections": noise(1, config.pooled_projection_dim),
+        "timestep": torch.tensor([0.5], dtype=torch.bfloat16),
+        "guidance": torch.tensor([3.5], dtype=torch.bfloat16),
+        "img_ids": torch.cartesian_prod(torch.zeros(1), torch.arange(4.0), torch.arange(4.0)),
+        "txt_ids": torch.zeros(8, 3),
+    }
+
+
+def test_diffusers_opens_it_and_computes_the_same(variant: Variant) -> None:
+    plan = variant.component_plans()["transformer"]
+    assert plan.backend.cannot_run(plan.architecture, plan.config, "cpu") is None
+    files = tuple(file.name for file in plan.files)
+    native = plan.backend.load(variant.root, "transformer", files, "cpu")
+    assert not any(p.is_meta for p in native.parameters())
+    decoded = load_decoded(variant.root, plan)
+    with torch.inference_mode():
+        have = native(**_inputs(native), return_dict=False)[0].float()
+        want = decoded(**_inputs(decoded), return_dict=False)[0].float()
+    assert want.std() > 0
+    # Both compute in bf16 (8 bits of mantissa); diffusers dequantizes in fp16, gguf-py in fp32.
+    assert float((have - want).norm() / want.norm()) < 0.02
