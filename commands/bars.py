@@ -1,0 +1,71 @@
+"""Progress bars, on stderr."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _Amount(ProgressColumn):
+    """Bytes as bytes, everything else as `3/12`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes, self._count = DownloadColumn(), MofNCompleteColumn()
+
+    def render(self, task: Task) -> Text:
+        column = self._bytes if task.fields["unit"] == "bytes" else self._count
+        return Text.assemble(column.render(task))
+
+
+class Bars:
+    """The `Progress` of `fluxconv.converters.progress`, shown by rich. A context manager."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            _Amount(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[item]}", markup=False, style="dim"),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def start(self, task: str, total: int, unit: str = "bytes") -> None:
+        self._task = self._progress.add_task(task, total=total, unit=unit, item="")
+
+    def advance(self, amount: int, item: str = "") -> None:
+        if self._task is not None:
+            self._progress.update(self._task, advance=amount, item=item[-60:])
+
+    def finish(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, item="")
+            self._task = None

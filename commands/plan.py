@@ -1,0 +1,127 @@
+"""`fluxconv plan`."""
+
+from __future__ import annotations
+
+import click
+
+from fluxconv.commands.options import (
+    backend_option,
+    checkpoint_argument,
+    component_option,
+    revision_option,
+)
+from fluxconv.commands.output import Output, output_options, size
+
+
+@click.command("plan")
+@checkpoint_argument
+@backend_option
+@component_option
+@revision_option
+@click.option("--tensors", is_flag=True, help="Show the decision on every tensor.")
+@output_options
+def command(
+    out: Output,
+    checkpoint: str,
+    revision: str | None,
+    backends: tuple[str, ...],
+    components: tuple[str, ...],
+    tensors: bool,
+) -> None:
+    """Show what quantize would write, to the byte, from headers alone."""
+    from fluxconv.converters import plan
+    from fluxconv.converters.backends import check_names
+    from fluxconv.converters.planning import VariantPlan
+    from fluxconv.hub.sources import open_source
+
+    check_names(backends)  # before anything is downloaded
+    with out.progress() as progress:
+        source = open_source(checkpoint, revision=revision, progress=progress)
+    plans = plan(source, backends, components)
+
+    def variant(item: VariantPlan) -> dict[str, object]:
+        return {
+            "name": item.name,
+            "backend": item.backend.name,
+            "bytes": item.nbytes,
+            "weight_bytes": item.weight_bytes,
+            "carried_bytes": item.carried_bytes,
+            "bits_per_weight": round(item.bits_per_weight, 4),
+            "peak_memory": item.peak_memory,
+            "components": {
+                c.component: {
+                    "files": {f.name: f.size for f in c.files},
+                    "bits_per_weight": round(c.bits_per_weight, 4),
+                    "reasons": c.reasons,
+                }
+                | (
+                    {
+                        "tensors": [
+                            {
+                                "name": t.name,
+                                "shape": t.target.shape,
+                                "reason": t.reason,
+                                "stored": {s.name: [s.dtype, s.shape] for s in t.stored},
+                                "bytes": t.nbytes,
+                            }
+                            for t in c.tensors
+                        ]
+                    }
+                    if tensors
+                    else {}
+                )
+                for c in item.components
+            },
+        }
+
+    def show() -> None:
+        out.table(
+            f"{source.name}: {sum(c.nbytes for c in source.components.values()):,} bytes of "
+            "weights to quantize",
+            ("variant", "component", ">weights", ">bits/weight", "tensors"),
+            [
+                (
+                    item.name,
+                    c.component,
+                    f"{c.nbytes:,} B",
+                    f"{c.bits_per_weight:.2f}",
+                    ", ".join(f"{count} {reason}" for reason, count in c.reasons.items()),
+                )
+                for item in plans
+                for c in item.components
+            ],
+        )
+        out.table(
+            "",
+            ("variant", ">weights", ">carried over", ">on disk", ">memory to encode"),
+            [
+                (
+                    item.name,
+                    size(item.weight_bytes),
+                    size(item.carried_bytes),
+                    size(item.nbytes),
+                    size(item.peak_memory),
+                )
+                for item in plans
+            ],
+        )
+        if tensors:
+            out.table(
+                "",
+                ("backend", "tensor", "shape", "stored as", ">bytes", "why"),
+                [
+                    (
+                        item.backend.name,
+                        t.name,
+                        "x".join(map(str, t.target.shape)),
+                        t.stored[0].dtype,
+                        f"{t.nbytes:,}",
+                        t.reason,
+                    )
+                    for item in plans
+                    for c in item.components
+                    for t in c.tensors
+                ],
+            )
+
+    out.result({"source": source.source, "variants": [variant(item) for item in plans]}, show)

@@ -1,0 +1,89 @@
+"""`fluxconv quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fluxconv.commands.options import (
+    backend_option,
+    checkpoint_argument,
+    choose_device,
+    component_option,
+    device_option,
+    overwrite_option,
+    revision_option,
+)
+from fluxconv.commands.output import Output, output_options, size
+
+
+@click.command("quantize")
+@checkpoint_argument
+@backend_option
+@component_option
+@revision_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder of the variants.",
+)
+@device_option
+@overwrite_option
+@output_options
+def command(
+    out: Output,
+    checkpoint: str,
+    revision: str | None,
+    backends: tuple[str, ...],
+    components: tuple[str, ...],
+    output: Path,
+    device: str,
+    overwrite: bool,
+) -> None:
+    """Write one variant of CHECKPOINT for each backend, in one pass over its weights."""
+    from fluxconv.converters import quantize
+    from fluxconv.converters.backends import check_names
+    from fluxconv.hub.sources import open_source
+
+    check_names(backends)  # before anything is downloaded
+    with out.progress() as progress:
+        source = open_source(checkpoint, revision=revision, progress=progress)
+        variants = quantize(
+            source,
+            backends,
+            output,
+            components=components,
+            device=choose_device(device),
+            overwrite=overwrite,
+            progress=progress,
+        )
+    data = [
+        {
+            "name": variant.name,
+            "path": str(variant.root),
+            "backend": variant.manifest.backend,
+            "bytes": sum(record.size for record in variant.manifest.files.values()),
+            "bits_per_weight": variant.manifest.bits_per_weight,
+        }
+        for variant in variants
+    ]
+
+    def show() -> None:
+        out.table(
+            "",
+            ("variant", ">size", ">bits/weight", "folder"),
+            [
+                (
+                    variant.name,
+                    size(sum(record.size for record in variant.manifest.files.values())),
+                    f"{variant.manifest.bits_per_weight:.2f}",
+                    str(output / variant.name),
+                )
+                for variant in variants
+            ],
+        )
+
+    out.result({"source": source.source, "variants": data}, show)
