@@ -110,6 +110,9 @@ def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
     left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
     only a variant is replaced) or if another run is writing it.
     """
+    old = place.parent / f".{place.name}.old"
+    if old.exists() and not place.exists():
+        old.rename(place)  # a run was killed between taking the old one away and its own commit
     check_free(place, overwrite=overwrite)
     partial = place.parent / f".{place.name}.partial"
     try:
@@ -120,6 +123,8 @@ def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
+                raise BlockingIOError  # the run that held the lock has just committed it
         except BlockingIOError:
             raise OutputExists(f"{place}: another run is writing it") from None
         _empty(partial)
@@ -127,7 +132,7 @@ def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
             yield partial
             _sync_tree(partial)
             check_free(place, overwrite=overwrite)
-            _replace(partial, place)
+            _replace(partial, place, old)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -155,8 +160,7 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _replace(partial: Path, place: Path) -> None:
-    old = place.parent / f".{place.name}.old"
+def _replace(partial: Path, place: Path, old: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)

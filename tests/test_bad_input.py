@@ -179,6 +179,28 @@ def test_overwrite_replaces_with_the_same_bytes(
     assert [p.name for p in tmp_path.iterdir()] == ["tiny-flux-gguf-q8_0"]
 
 
+def test_a_run_killed_while_replacing_left_the_old_variant(
+    tiny_checkpoint: Checkpoint, tiny_variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    """The moment between taking the old one away and putting the new one in its place."""
+    place = tmp_path / "tiny-flux-gguf-q8_0"
+    shutil.copytree(tiny_variants["gguf-q8_0"].root, tmp_path / f".{place.name}.old")
+    with pytest.raises(OutputExists):
+        quantize(tiny_checkpoint, ["gguf-q8_0"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+    open_variant(place).check_hashes(Silent())
+
+
+def test_two_runs_on_one_output(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    from fluxconv.converters.variant import staged
+
+    with staged(tmp_path / "tiny-flux-bnb-nf4") as folder:
+        (folder / "fluxconv.json").write_text("{}")
+        with pytest.raises(OutputExists, match="another run"):
+            quantize(tiny_checkpoint, ["bnb-nf4"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny-flux-bnb-nf4"]
+
+
 def test_changed_variant_is_noticed(tiny_variants: dict[str, Variant], tmp_path: Path) -> None:
     place = Path(shutil.copytree(tiny_variants["bnb-nf4"].root, tmp_path / "v"))
     open_variant(place).check_hashes(Silent())

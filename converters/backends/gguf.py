@@ -36,7 +36,7 @@ from diffusers import FluxPipeline, FluxTransformer2DModel, GGUFQuantizationConf
 from huggingface_hub import snapshot_download
 from transformers import T5Config, T5EncoderModel
 
-folder = snapshot_download("{repository}")
+folder = snapshot_download("{repository}", allow_patterns=["*.json", "*/*", {patterns}])
 """
 _TRANSFORMER = """\
 transformer = FluxTransformer2DModel.from_single_file(
@@ -112,7 +112,8 @@ class Gguf(Backend):
         loaders = {"transformer": _TRANSFORMER, "text_encoder_2": _TEXT_ENCODER_2}
         models = "".join(f"    {component}={component},\n" for component in files)
         return (
-            _IMPORTS.format(repository=repository)
+            # Other types may share the repository; their files are not needed.
+            _IMPORTS.format(repository=repository, patterns=", ".join(map(_quoted, files.values())))
             + "".join(loaders[component].format(**files) for component in files)
             + _PIPELINE.format(models=models)
         )
@@ -156,6 +157,10 @@ class Gguf(Backend):
                     f"this one's is {width}"
                 )
         return None
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
 
 
 def _stored(target: Target, type_name: str, reason: str) -> PlannedTensor:
