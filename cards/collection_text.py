@@ -1,0 +1,65 @@
+"""The words of a collection, within the Hub's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fluxconv.cards import figures
+from fluxconv.cards.escaping import one_line
+from fluxconv.cards.facts import Facts, facts_of
+from fluxconv.cards.naming import shares_repository, type_name
+from fluxconv.converters.errors import UsageError
+from fluxconv.converters.variant import Variant
+
+#: Limits of the Hub, in characters.
+MAX_TITLE, MAX_DESCRIPTION, MAX_NOTE = 60, 150, 500
+#: How a description that fluxconv wrote ends; any other is somebody's own.
+SIGNATURE = "Made with fluxconv."
+
+
+def collection_title(title: str) -> str:
+    """The title, on one line; raises `UsageError` if it is empty or too long for the Hub."""
+    title = one_line(title)
+    if not title:
+        raise UsageError("a collection needs a title")
+    if len(title) > MAX_TITLE:
+        raise UsageError(f"the collection's title has {len(title)} characters of {MAX_TITLE}")
+    return title
+
+
+def collection_description(variants: Sequence[Variant], *, validated: bool = True) -> str:
+    """What the collection holds, in at most 150 characters."""
+    sources = {one_line(variant.manifest.source.id) for variant in variants}
+    source = sources.pop() if len(sources) == 1 else "several Flux checkpoints"
+    facts = [facts_of(variant, validated=validated) for variant in variants]
+    how = ", each compared with it by its pictures" if all(f.passed for f in facts) else ""
+    whole = f"Quantized variants of {source}{how}. {SIGNATURE}"
+    if len(whole) <= MAX_DESCRIPTION:
+        return whole
+    room = MAX_DESCRIPTION - len(whole) + len(source)
+    source = f"{source[: room - 1]}…"
+    return f"Quantized variants of {source}{how}. {SIGNATURE}"
+
+
+def item_note(variants: Sequence[Variant], *, validated: bool = True) -> str:
+    """What one repository holds, in at most 500 characters: a sentence for each variant in it."""
+    sentences = [_sentence(facts_of(variant, validated=validated)) for variant in variants]
+    note = " ".join(sentences)
+    return note if len(note) <= MAX_NOTE else note[: MAX_NOTE - 1] + "…"
+
+
+def _sentence(facts: Facts) -> str:
+    backend = facts.variant.backend
+    called = (
+        f"GGUF {type_name(facts.variant)}" if shares_repository(facts.variant) else backend.title
+    )
+    size = figures.size(facts.total_bytes)
+    bits = f"{facts.variant.manifest.bits_per_weight:.2f} bits per weight"
+    pictures = facts.report.pictures if facts.report else None
+    measured = f", PSNR {figures.psnr(pictures)}, SSIM {figures.ssim(pictures)}" if pictures else ""
+    outcome = {
+        "passed": "Passed validation.",
+        "failed": "Did not pass validation.",
+        "not validated": "Not validated.",
+    }[facts.verdict]
+    return f"{called}: {size}, {bits}{measured}. {outcome}"

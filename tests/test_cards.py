@@ -1,0 +1,347 @@
+"""Cards say what was measured and nothing else, and nothing in a checkpoint can break one."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+from reported import PROMPT, copied, reported
+
+from fluxconv.cards import licence_of, metadata_problems, repository_name, write_card
+from fluxconv.cards.collection_text import (
+    MAX_DESCRIPTION,
+    MAX_NOTE,
+    collection_description,
+    collection_title,
+    item_note,
+)
+from fluxconv.cards.licences import Licence
+from fluxconv.cards.readme import BEGIN, END, parse
+from fluxconv.converters import Variant
+from fluxconv.converters.errors import BadInput, MissingLicence, UsageError
+from fluxconv.validators.report import ComponentExecution, Settings
+
+BACKENDS = ("bnb-nf4", "torchao-int8", "gguf-q8_0")
+FLUX_DEV = {
+    "license": "other",
+    "license_name": "flux-1-dev-non-commercial-license",
+    "license_link": "LICENSE.md",
+}
+#: What a hostile checkpoint would like to put into a card.
+HOSTILE = (
+    f'x` | {END}\n---\nlicense: mit\n---\n# Owned\n<script>alert(1)</script> <img src="x">'
+    "[click](https://evil.example) ![p](https://evil.example/p.png) https://evil.example\n```\n"
+    "'''\"\"\" {{ 7*7 }} {% raw %} \u202e -->"
+)
+
+
+@pytest.fixture
+def variants(tiny_variants: dict[str, Variant], tmp_path: Path) -> dict[str, Variant]:
+    """The three variants with a passed report each."""
+    return {name: reported(copied(tiny_variants[name], tmp_path)) for name in BACKENDS}
+
+
+def rendered(text: str) -> str:
+    """As HTML, the way the Hub's GitHub-flavoured Markdown does it, raw HTML included."""
+    body = text.split("---\n", 2)[2]
+    return MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+
+
+def python_of(text: str) -> str:
+    """The code of a card, as a reader would copy it."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
+    return str(code)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_metadata_is_what_the_hub_asks_for(variants: dict[str, Variant], name: str) -> None:
+    text = write_card(variants[name]).read_text()
+    data = ModelCard(text).data.to_dict()
+    assert metadata_problems(data) == ()
+    assert data["license"] == "apache-2.0"
+    assert data["library_name"] == ("gguf" if name.startswith("gguf") else "diffusers")
+    assert data["pipeline_tag"] == "text-to-image"
+    assert {"flux", "quantization", name} <= set(data["tags"])
+    assert "base_model" not in data  # the tiny checkpoint is no repository
+
+
+def test_base_model_is_named_when_the_source_is_a_repository(
+    tiny_variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    variant = copied(tiny_variants["bnb-nf4"], tmp_path, source_id="somebody/Flux-Fine.Tune_2")
+    text = write_card(variant).read_text()
+    data = yaml.safe_load(text.split("---\n")[1])
+    assert data["base_model"] == "somebody/Flux-Fine.Tune_2"
+    assert data["base_model_relation"] == "quantized"
+    assert metadata_problems(data) == ()
+    assert 'href="https://huggingface.co/somebody/Flux-Fine.Tune_2"' in rendered(text)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"license": "my-own"}, "license"),
+        ({"license": "other"}, "license_name"),
+        ({"license_name": "x", "license_link": "LICENSE.md"}, "license_name"),
+        ({"license": "other", "license_name": "Two Words", "license_link": "LICENSE"}, "spaces"),
+        ({"license": "other", "license_name": "x", "license_link": "javascript:1"}, "address"),
+        ({"base_model": "no-owner"}, "owner/name"),
+        ({"base_model_relation": "quantized"}, "needs base_model"),
+        ({"base_model": "a/b", "base_model_relation": "copied"}, "relation"),
+        ({"pipeline_tag": "text-to-cake"}, "task"),
+        ({"tags": "flux"}, "list"),
+        ({"tags": [{"a": 1}]}, "words"),
+        ({"library_name": None}, "library_name"),
+        ({"license": {}}, "license"),
+    ],
+)
+def test_metadata_that_the_hub_refuses_is_found(changed: dict[str, Any], problem: str) -> None:
+    good = {
+        "license": "mit",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["flux"],
+    }
+    assert metadata_problems(good) == ()
+    assert any(problem in text for text in metadata_problems(good | changed))
+    assert metadata_problems({}) != ()
+
+
+def test_table_holds_every_variant_and_only_measured_numbers(
+    variants: dict[str, Variant], tiny_variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    (tmp_path / "bare").mkdir()
+    bare = copied(tiny_variants["gguf-q8_0"], tmp_path / "bare")
+    text = write_card(
+        variants["bnb-nf4"], siblings=[variants["torchao-int8"], bare], repository="me/nf4"
+    ).read_text()
+    rows = {
+        cells[1]: cells for cells in (r.split("|") for r in text.splitlines()) if len(cells) > 5
+    }
+    nf4 = next(cells for name, cells in rows.items() if "`bnb-nf4`" in name)
+    gguf = next(cells for name, cells in rows.items() if "`gguf-q8_0`" in name)
+    assert any("31.2 dB" in cell for cell in nf4) and any("1.23 %" in cell for cell in nf4)
+    assert any("0.956" in cell for cell in nf4) and nf4[-2].strip() == "passed"
+    assert [cell.strip() for cell in gguf[-6:-1]] == ["–", "–", "–", "–", "not validated"]
+    assert "https://huggingface.co/me/tiny-flux-torchao-int8" in text
+    assert "<table>" in rendered(text)
+
+
+@pytest.mark.parametrize("how", ["no report", "failed", "stale", "not wanted"])
+def test_card_says_not_validated(
+    tiny_variants: dict[str, Variant], tmp_path: Path, how: str
+) -> None:
+    variant = copied(tiny_variants["torchao-int8"], tmp_path)
+    if how != "no report":
+        reported(variant, passed=how != "failed")
+    if how == "stale":
+        place = variant.root / "fluxconv.json"
+        place.write_text(place.read_text() + "\n")
+    text = write_card(variant, validated=how != "not wanted").read_text()
+    assert "**Not validated.**" in text and "**Validated.**" not in text
+    assert ("PSNR is 31.2 dB" in text) == (how == "failed")
+    if how != "failed":
+        assert "31.2" not in text and "1.23 %" not in text and "contact-sheet" not in text
+
+
+def test_decoded_execution_is_said_with_its_reason(variants: dict[str, Variant]) -> None:
+    execution = {
+        "transformer": ComponentExecution(mode="decoded", why="it needs <a> GPU"),
+        "text_encoder_2": ComponentExecution(mode="native"),
+    }
+    variant = reported(variants["bnb-nf4"], execution=execution)
+    text = write_card(variant).read_text()
+    assert "The Flux transformer was decoded to bf16" in text
+    assert "it needs &lt;a&gt; GPU" in text
+
+
+def test_gguf_card_has_a_row_for_each_file_of_each_type(
+    variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    variant = variants["gguf-q8_0"]
+    text = write_card(variant, siblings=list(variants.values()), repository="me/x").read_text()
+    for component in variant.manifest.components.values():
+        assert f"| `{component.files[0]}` |" in text
+    assert "# `tiny-flux-GGUF`" in text and repository_name(variant) == "tiny-flux-GGUF"
+    assert "`bnb-nf4`" in text
+
+
+def test_snippet_draws_the_reports_first_picture(variants: dict[str, Variant]) -> None:
+    text = write_card(variants["torchao-int8"], repository="me/tiny-flux-torchao-int8").read_text()
+    code = python_of(text)
+    ast.parse(code)
+    for wanted in (repr(PROMPT), "height=64", "num_inference_steps=2", "manual_seed(0)"):
+        assert wanted in code
+    assert 'from_pretrained("me/tiny-flux-torchao-int8"' in code
+    assert 'image.save("picture.png")' in code
+    with pytest.raises(UsageError):
+        write_card(variants["torchao-int8"], repository='me/x"; import os')
+
+
+def test_writing_a_card_again_changes_nothing(variants: dict[str, Variant]) -> None:
+    for variant in variants.values():
+        place = write_card(variant)
+        before = {p: p.read_bytes() for p in variant.root.iterdir() if p.is_file()}
+        assert write_card(variant) == place
+        assert {p: p.read_bytes() for p in variant.root.iterdir() if p.is_file()} == before
+
+
+def test_what_somebody_wrote_by_hand_is_kept(variants: dict[str, Variant]) -> None:
+    variant = variants["torchao-int8"]
+    readme = variant.root / "README.md"
+    readme.write_text(
+        "---\nlanguage: en\ntags: [mine]\nlicense: mit\n---\n\n# My words\n\nHello.\n"
+    )
+    text = write_card(variant).read_text()
+    found = parse(text, "here")
+    assert "# My words\n\nHello." in found.before
+    assert found.metadata["language"] == "en" and "mine" in found.metadata["tags"]
+    assert found.metadata["license"] == "apache-2.0"
+    readme.write_text(text.replace(END, f"{END}\n\nAfterwards.").replace("PSNR", "changed by hand"))
+    again = write_card(variant).read_text()
+    assert again == text + "\nAfterwards.\n"
+
+
+@pytest.mark.parametrize(
+    "broken", [BEGIN, END, f"{END}\n{BEGIN}", f"{BEGIN}{BEGIN}{END}", "---\na: [\n---\n"]
+)
+def test_broken_readme_is_not_touched(variants: dict[str, Variant], broken: str) -> None:
+    readme = variants["bnb-nf4"].root / "README.md"
+    readme.write_text(broken)
+    with pytest.raises(BadInput, match=r"README\.md"):
+        write_card(variants["bnb-nf4"])
+    assert readme.read_text() == broken
+
+
+@pytest.mark.parametrize("backend", ["torchao-int8", "gguf-q8_0"])
+def test_nothing_in_a_checkpoint_can_break_a_card(
+    tiny_variants: dict[str, Variant], tmp_path: Path, backend: str
+) -> None:
+    metadata = {"license": "other", "license_name": HOSTILE, "license_link": "javascript:alert(1)"}
+    variant = copied(
+        tiny_variants[backend], tmp_path, metadata=metadata, source_id=HOSTILE, checkpoint=HOSTILE
+    )
+    (variant.root / "LICENSE.md").write_text("Some licence.")
+    settings = Settings(height=64, width=64, steps=1, prompts=(HOSTILE,))
+    execution = {"transformer": ComponentExecution(mode="decoded", why=HOSTILE)}
+    reported(variant, settings=settings, execution=execution, thresholds=HOSTILE, device=HOSTILE)
+    text = write_card(variant, repository="me/x").read_text()
+    found = parse(text, "here")
+    assert metadata_problems(found.metadata) == ()
+    assert not found.is_written_by_hand
+    assert text.count("---\n") == 2 and found.metadata["license"] == "other"
+    html = rendered(text)
+    for forbidden in ("<script", '<img src="x', 'href="https://evil', "<h1>Owned", "\u202e"):
+        assert forbidden not in html, forbidden
+    assert "{{ 7*7 }}" in html
+    assert 'src="https://evil' not in html
+    if backend == "torchao-int8":
+        call = ast.parse(python_of(text)).body[-2]
+        prompts = [
+            k.value for k in ast.walk(call) if isinstance(k, ast.keyword) and k.arg == "prompt"
+        ]
+        assert ast.literal_eval(prompts[0]) == HOSTILE
+    notice = (variant.root / "NOTICE").read_text()
+    assert not any(line.startswith(("---", "#")) for line in notice.splitlines())
+
+
+def test_flux_dev_licence_and_notice_travel_with_the_weights(
+    tiny_variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    variant = copied(
+        tiny_variants["bnb-nf4"],
+        tmp_path,
+        metadata=FLUX_DEV,
+        source_id="black-forest-labs/FLUX.1-dev",
+    )
+    with pytest.raises(MissingLicence, match=r"LICENSE\.md"):
+        write_card(variant)
+    assert not (variant.root / "README.md").exists()
+    (variant.root / "LICENSE.md").write_text("The licence.")
+    data = parse(write_card(variant).read_text(), "here").metadata
+    assert data["license"] == "other"
+    assert data["license_name"] == "flux-1-dev-non-commercial-license"
+    assert data["license_link"].endswith("/FLUX.1-dev/blob/main/LICENSE.md")
+    notice = (variant.root / "NOTICE").read_text()
+    assert notice.startswith("The FLUX.1 [dev] Model is licensed by Black Forest Labs. Inc. under")
+    assert "These weights were modified: they were quantized with fluxconv" in notice
+    assert (variant.root / "LICENSE.md").read_text() == "The licence."
+    assert licence_of(variant).gated
+
+
+def test_apache_licence_text_is_added_where_it_is_missing(variants: dict[str, Variant]) -> None:
+    write_card(variants["bnb-nf4"])
+    assert "Apache License" in (variants["bnb-nf4"].root / "LICENSE.md").read_text()
+
+
+def test_notice_of_the_source_is_kept(variants: dict[str, Variant]) -> None:
+    root = variants["bnb-nf4"].root
+    (root / "NOTICE").write_text("By somebody.")
+    write_card(variants["bnb-nf4"])
+    assert (root / "NOTICE").read_text() == "By somebody."
+    assert "quantized with fluxconv" in (root / "NOTICE.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "what"),
+    [
+        ({}, "license: "),
+        ({"license": None}, "license: "),
+        ({"license": "other"}, "license_name"),
+        ({"license": "secret-sauce"}, r"LICENSE\.md"),
+        ({"license": "mit"}, r"LICENSE\.md"),
+    ],
+)
+def test_missing_or_unknown_licence_says_what_to_add(
+    tiny_variants: dict[str, Variant], tmp_path: Path, metadata: dict[str, Any], what: str
+) -> None:
+    variant = copied(tiny_variants["bnb-nf4"], tmp_path, metadata=metadata)
+    with pytest.raises(MissingLicence, match=what) as caught:
+        licence_of(variant)
+    assert str(variant.root) in str(caught.value)
+
+
+def test_unknown_licence_passes_with_its_text(
+    tiny_variants: dict[str, Variant], tmp_path: Path
+) -> None:
+    variant = copied(tiny_variants["bnb-nf4"], tmp_path, metadata={"license": "Secret Sauce 1.0"})
+    (variant.root / "LICENSE.txt").write_text("Terms.")
+    licence = licence_of(variant)
+    assert isinstance(licence, Licence)
+    assert licence.metadata == {
+        "license": "other",
+        "license_name": "secret-sauce-1.0",
+        "license_link": "LICENSE.txt",
+    }
+
+
+def test_collection_words_fit_the_hubs_limits(
+    variants: dict[str, Variant], tmp_path: Path, tiny_variants: dict[str, Variant]
+) -> None:
+    (tmp_path / "long").mkdir()
+    long = copied(tiny_variants["bnb-nf4"], tmp_path / "long", source_id="x" * 400)
+    assert len(collection_description([long])) <= MAX_DESCRIPTION
+    assert "tiny-flux" in collection_description(list(variants.values()))
+    assert len(item_note([long] * 30)) <= MAX_NOTE
+    note = item_note([variants["gguf-q8_0"]])
+    assert "GGUF Q8_0" in note and "31.2 dB" in note and "Passed" in note
+    assert "Not validated." in item_note([variants["gguf-q8_0"]], validated=False)
+    for wrong in ("", " \n", "x" * 61):
+        with pytest.raises(UsageError):
+            collection_title(wrong)
+
+
+def test_rooms_are_light_to_import() -> None:
+    code = (
+        "import sys, fluxconv.cards, fluxconv.hub\n"
+        "assert not {'torch', 'diffusers', 'huggingface_hub', 'pydantic'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
