@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from card_code import run_card_code
+from PIL import Image
 
 from fluxconv.converters import Variant, open_checkpoint, quantize
 from fluxconv.converters.load import load_decoded
+from fluxconv.hub import push
+from fluxconv.hub.rehearsal import running
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
@@ -62,3 +66,14 @@ def test_diffusers_opens_it_and_computes_the_same(variant: Variant) -> None:
     assert want.std() > 0
     # Both compute in bf16 (8 bits of mantissa); diffusers dequantizes in fp16, gguf-py in fp32.
     assert float((have - want).norm() / want.norm()) < 0.02
+
+
+def test_code_of_the_published_card_draws(variant: Variant, tmp_path: Path) -> None:
+    """Loaded from the Hub by diffusers and transformers alone. Noise for a picture: the weights of
+    this width are random."""
+    with running(tmp_path / "hub") as hub:
+        push([variant], "rehearsal", validate_required=False, token=hub.token, endpoint=hub.url)
+        picture = run_card_code("rehearsal/wide-flux-GGUF", hub, tmp_path)
+    with Image.open(picture) as image:
+        assert image.size == (64, 64)
+        assert len(image.getcolors(64 * 64) or range(9999)) > 8

@@ -1,0 +1,154 @@
+"""What goes into a repository, and nothing else: the one list of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fluxconv.cards.licences import licence_of
+from fluxconv.cards.naming import folder_in_repository, repository_name
+from fluxconv.converters.errors import BadInput, NotAVariant, UsageError
+from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
+from fluxconv.converters.variant import Variant, hash_file, is_safe_path
+from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, read_report
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file of a repository: its path there, and its content, on disk or made up."""
+
+    path: str
+    content: Path | bytes
+    record: FileRecord
+
+    @property
+    def source(self) -> str | bytes:
+        """The content as the Hub's client takes it."""
+        return self.content if isinstance(self.content, bytes) else str(self.content)
+
+    @cached_property
+    def git_oid(self) -> str:
+        """How git names the content where it is not a large file."""
+        digest = hashlib.sha1(f"blob {self.record.size}\0".encode(), usedforsecurity=False)
+        if isinstance(self.content, bytes):
+            digest.update(self.content)
+        else:
+            with self.content.open("rb") as stream:
+                while chunk := stream.read(_CHUNK):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Everything that a repository will hold of ours."""
+
+    repository: str
+    variants: tuple[Variant, ...]
+    files: Mapping[str, PublishedFile]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.record.size for file in self.files.values())
+
+
+def group_by_repository(
+    variants: Sequence[Variant], namespace: str
+) -> dict[str, tuple[Variant, ...]]:
+    """The variants of each repository, by `namespace/name`, in the order given.
+
+    Raises `UsageError` for two variants that would be the same one on the Hub.
+    """
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants:
+        repository = f"{namespace}/{repository_name(variant)}"
+        group = groups.setdefault(repository, [])
+        place = folder_in_repository(variant)
+        for other in group:
+            if folder_in_repository(other) == place:
+                raise UsageError(
+                    f"{variant.root} and {other.root} would both be published as {repository}"
+                )
+        group.append(variant)
+    return {name: tuple(group) for name, group in groups.items()}
+
+
+def published_paths(variant: Variant, *, validated: bool) -> dict[str, str]:
+    """The variant's own files: name in its folder -> path in its repository.
+
+    The manifest's files, the manifest, and the report with its pictures if it is relied on. What
+    is generated for the repository as a whole is not among them.
+    """
+    inner = folder_in_repository(variant)
+    names = {name: name for name in variant.manifest.files}
+    names[MANIFEST_NAME] = inner + MANIFEST_NAME
+    report = read_report(variant) if validated else None
+    if report is not None:
+        for name in (REPORT_NAME, *report_images(report, variant.root)):
+            names[name] = inner + name
+    return names
+
+
+def report_images(report: Report, root: Path) -> tuple[str, ...]:
+    """The pictures that the report names, and its contact sheet if there is one."""
+    pictures = report.pictures.pictures if report.pictures else ()
+    named = [name for picture in pictures for name in (picture.source, picture.variant)]
+    if (root / CONTACT_SHEET).is_file():
+        named.append(CONTACT_SHEET)
+    for name in named:
+        if not is_safe_path(name) or not name.startswith(f"{IMAGES}/"):
+            raise BadInput(f"{root}/{REPORT_NAME}: names a picture outside {IMAGES}/")
+    return tuple(dict.fromkeys(named))
+
+
+def assemble(
+    repository: str,
+    variants: tuple[Variant, ...],
+    documents: Mapping[str, str],
+    *,
+    validated: bool,
+) -> Publication:
+    """The publication of these variants, with the generated texts in `documents`.
+
+    Raises `NotAVariant` for a missing file or a symbolic link, `BadInput` if variants that share
+    the repository disagree about a file of it.
+    """
+    files: dict[str, PublishedFile] = {}
+    for variant in variants:
+        for name, path in published_paths(variant, validated=validated).items():
+            file = _from_disk(variant, name, path)
+            if path in files and files[path].record != file.record:
+                raise BadInput(
+                    f"{variant.root}/{name}: differs from that of {variants[0].root}, and both "
+                    f"would be {repository}/{path}; quantize them with the same versions"
+                )
+            files[path] = file
+    # A licence that somebody put beside the variant, and that its manifest therefore lacks.
+    licence = licence_of(variants[0]).file
+    if licence is not None and licence not in documents:
+        files[licence] = _from_disk(variants[0], licence, licence)
+    for name, text in documents.items():
+        content = text.encode()
+        digest = hashlib.sha256(content).hexdigest()
+        record = FileRecord(size=len(content), sha256=digest)
+        files[name] = PublishedFile(name, content, record)
+    return Publication(repository, variants, dict(sorted(files.items())))
+
+
+def _from_disk(variant: Variant, name: str, path: str) -> PublishedFile:
+    _refuse_links(variant, name)
+    place = variant.root / name
+    if not place.is_file():
+        raise NotAVariant(f"{place}: is missing")
+    return PublishedFile(path, place, variant.manifest.files.get(name) or hash_file(place))
+
+
+def _refuse_links(variant: Variant, name: str) -> None:
+    place = variant.root / name
+    if place.resolve() != variant.root.resolve() / name:
+        raise NotAVariant(f"{place}: is a symbolic link, and only real files are published")

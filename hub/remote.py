@@ -1,0 +1,126 @@
+"""A repository as the Hub has it at one commit: its files, and reading the small ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.errors import HubError
+from fluxconv.hub.errors import hub_errors
+from fluxconv.hub.session import Session
+
+if TYPE_CHECKING:
+    from fluxconv.hub.publication import PublishedFile
+
+#: Manifests, reports and cards are far below this; what is not is not read into memory.
+LARGEST_TEXT = 32 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file; a large one has a sha256, any other the name that git gives its content."""
+
+    path: str
+    size: int
+    oid: str
+    sha256: str | None
+
+    def holds(self, file: PublishedFile) -> bool:
+        """Whether it has the same content as a file of ours."""
+        if self.size != file.record.size:
+            return False
+        return self.sha256 == file.record.sha256 if self.sha256 else self.oid == file.git_oid
+
+
+@dataclass(frozen=True)
+class RemoteRepository:
+    """A repository at its newest commit."""
+
+    name: str
+    commit: str
+    files: Mapping[str, RemoteFile]
+
+
+def read_repository(session: Session, name: str) -> RemoteRepository | None:
+    """The repository at the head of its main branch, None if there is none that we can see.
+
+    Raises `HubUnreachable`, `HubRefused` or `HubError`.
+    """
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    with hub_errors(name):
+        try:
+            commit = session.api.model_info(name).sha
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError:
+            return None
+        if not commit:
+            raise HubError(f"{name}: the Hub names no commit of it")
+        return read_commit(session, name, str(commit))
+
+
+def read_commit(session: Session, name: str, commit: str) -> RemoteRepository:
+    """The repository at a commit; raises as `read_repository` does."""
+    from huggingface_hub.hf_api import RepoFile
+
+    with hub_errors(name):
+        entries = session.api.list_repo_tree(name, recursive=True, revision=commit)
+        files = {
+            entry.path: RemoteFile(
+                entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
+            )
+            for entry in entries
+            if isinstance(entry, RepoFile)
+        }
+    return RemoteRepository(name, commit, files)
+
+
+def read_text(session: Session, repository: RemoteRepository, path: str) -> bytes:
+    """The content of a small file, checked against the tree; raises `HubError` if it is not."""
+    parts: list[bytes] = []
+    if repository.files[path].size > LARGEST_TEXT:
+        raise HubError(f"{repository.name}/{path}: is too large to be what its name says")
+    fetch(session, repository, path, parts.append)
+    return b"".join(parts)
+
+
+def fetch(
+    session: Session, repository: RemoteRepository, path: str, write: Callable[[bytes], object]
+) -> str:
+    """Stream a file to `write` in pieces, checked against the tree; returns its sha256.
+
+    Never passes on more bytes than the tree says the file has. Raises `HubError` if the content is
+    not what the tree says, and as `read_repository` does.
+    """
+    from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
+
+    expected = repository.files[path]
+    where = f"{repository.name}/{path}"
+    url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=session.endpoint)
+    # As it is stored: a server that compresses would make sizes and hashes incomparable.
+    headers = {"Accept-Encoding": "identity"}
+    if session.token is not None:
+        headers["Authorization"] = f"Bearer {session.token}"
+    sha256 = hashlib.sha256()
+    git = hashlib.sha1(f"blob {expected.size}\0".encode(), usedforsecurity=False)
+    size = 0
+    with hub_errors(where), get_session().stream("GET", url, headers=headers) as response:
+        hf_raise_for_status(response)
+        for piece in response.iter_bytes():
+            size += len(piece)
+            if size > expected.size:
+                break
+            sha256.update(piece)
+            git.update(piece)
+            write(piece)
+    matches = (
+        sha256.hexdigest() == expected.sha256
+        if expected.sha256
+        else git.hexdigest() == expected.oid
+    )
+    if size != expected.size or not matches:
+        raise HubError(f"{where}: what arrived is not what the Hub says it has; try again")
+    return sha256.hexdigest()
