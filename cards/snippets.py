@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fluxconv.cards.escaping import python_literal
 from fluxconv.cards.naming import is_hub_id
-from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import UsageError
 from fluxconv.converters.variant import Variant
 from fluxconv.validators.report import Settings
@@ -47,6 +46,4 @@ def loading_snippet(variant: Variant, repository: str, settings: Settings) -> st
 
 def drawing_settings(variant: Variant) -> Settings:
     """What would be drawn for a variant without a report; raises `BadInput`."""
-    manifest = variant.manifest
-    place = Checkpoint(variant.root, manifest.checkpoint, manifest.source.id, None, {}, {})
-    return load_settings(place)
+    return load_settings(variant.root)

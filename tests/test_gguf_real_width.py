@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     subprocess.run(
         [sys.executable, script, folder / "wide-flux", *options, "--from", tiny], check=True
     )
+    shutil.copy(tiny / "validation.yaml", folder / "wide-flux")
+    (folder / "wide-flux" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     (made,) = quantize(open_checkpoint(folder / "wide-flux"), ["gguf-q8_0"], folder / "out")
     return made
 

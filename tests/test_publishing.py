@@ -75,12 +75,15 @@ def variant(
 @pytest.fixture(scope="module")
 def published(
     hub: RehearsalHub,
-    tiny_variants: dict[str, Variant],
+    validated_variants: dict[str, Variant],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[dict[str, Variant], PushResult]:
-    """All three variants, pushed together into a collection."""
+    """All three variants, really validated, pushed together into a collection."""
     folder = tmp_path_factory.mktemp("published")
-    made = {name: reported(copied(tiny_variants[name], folder)) for name in BACKENDS}
+    made = {
+        name: open_variant(shutil.copytree(validated_variants[name].root, folder / name))
+        for name in BACKENDS
+    }
     result = push(list(made.values()), USER, collection=TITLE, token=hub.token, endpoint=hub.url)
     return made, result
 
