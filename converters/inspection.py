@@ -11,6 +11,7 @@ from typing import Any
 from fluxconv.converters.architectures import ARCHITECTURES, Architecture
 from fluxconv.converters.checkpoint import architecture_of, read_json, weight_files
 from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint
+from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.stored import StoredEntry, read_entries
 from fluxconv.converters.variant import Variant, open_variant
@@ -111,9 +112,18 @@ def _file(file: Path) -> InspectedComponent:
         sum(entry.nbytes for entry in entries),
         dict(Counter(entry.dtype for entry in entries).most_common()),
         0,
-        "unknown: a single file has no config",
+        _describe_gguf(file) if file.suffix == ".gguf" else "a lone file has no config",
         entries,
     )
+
+
+def _describe_gguf(file: Path) -> str:
+    from gguf import LlamaFileType
+
+    metadata = read_gguf_header(file).metadata
+    number = metadata.get("general.file_type")
+    known = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
+    return f"{metadata.get('general.architecture', 'unknown')} {known.get(number, '')}".strip()
 
 
 def describe_quantization(config: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fluxconv.converters.backends import SourceSlice
 from fluxconv.converters.codec import decode_target
 from fluxconv.converters.errors import MalformedFile
+from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.reader import as_tensor, read_exactly
 from fluxconv.converters.safetensors_header import read_header
@@ -50,7 +51,10 @@ def read_entries(file: Path) -> tuple[StoredEntry, ...]:
     Raises `MalformedFile` or `CheckpointNotFound`.
     """
     if file.suffix == ".gguf":
-        return _gguf_entries(file)
+        return tuple(
+            StoredEntry(t.name, t.type_name, t.shape, file, t.offset, t.nbytes, True)
+            for t in read_gguf_header(file).tensors
+        )
     return tuple(
         StoredEntry(t.name, t.dtype, t.shape, file, t.offset, t.nbytes, False)
         for t in read_header(file).tensors
@@ -93,22 +97,3 @@ def _split(
         found[part.tensor][part.start : part.stop] = weight[row : row + count]
         row += count
     yield from found.items()
-
-
-def _gguf_entries(file: Path) -> tuple[StoredEntry, ...]:
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(file)
-    except (ValueError, IndexError, KeyError, OSError) as error:
-        raise MalformedFile(f"{file}: is not a valid GGUF file, or truncated: {error}") from error
-    entries = []
-    for tensor in reader.tensors:
-        offset, nbytes = int(tensor.data_offset), int(tensor.n_bytes)
-        if offset + nbytes > file.stat().st_size:
-            raise MalformedFile(f"{file}: truncated: '{tensor.name}' lies beyond its end")
-        shape = tuple(int(n) for n in reversed(tensor.shape))
-        entries.append(
-            StoredEntry(tensor.name, tensor.tensor_type.name, shape, file, offset, nbytes, True)
-        )
-    return tuple(entries)

@@ -94,6 +94,10 @@ def test_inspect_tells_what_things_are(
         found = answer("inspect", variant.root)
         assert found["kind"] == "variant"
         assert {c["quantization"] for c in found["components"]} == {name}
+    (weights,) = answer("inspect", next(tiny_variants["gguf-q8_0"].root.glob("*lux-Q8_0.gguf")))[
+        "components"
+    ]
+    assert weights["quantization"] == "flux Q8_0"
     # One component of it, as anybody's tool would have saved it.
     folder = tiny_variants["bnb-nf4"].root / "transformer"
     (component,) = answer("inspect", folder)["components"]
