@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# The main job from start to finish, on the tiny Flux and the rehearsal Hub. Every step is a command
+# that you could type yourself.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+out=${DEMO_OUT:-$root/demo-out}
+tiny=$root/tests/checkpoints/tiny-flux
+began=$SECONDS
+
+if [ -t 1 ]; then bold=$'\e[1m'; plain=$'\e[0m'; else bold=; plain=; fi
+step() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
+run() { printf '%s$ %s%s\n' "$bold" "${*//$root\//}" "$plain"; "$@"; }
+
+rm -rf "$out"
+mkdir -p "$out"
+variants=("$out/variants/tiny-flux-bnb-nf4" "$out/variants/tiny-flux-torchao-int8"
+          "$out/variants/tiny-flux-gguf-q8_0")
+backends=(--backend bnb-nf4 --backend torchao-int8 --backend gguf-q8_0)
+
+step "What can be made of the tiny Flux"
+run fluxconv inspect "$tiny"
+run fluxconv plan "$tiny" "${backends[@]}"
+
+step "Three variants in one pass"
+run fluxconv quantize "$tiny" "${backends[@]}" -o "$out/variants"
+
+step "Do they still draw the same pictures?"
+run fluxconv validate "${variants[@]}" --reference "$tiny"
+
+step "A rehearsal Hub on this machine"
+fluxconv hub serve "$out/hub" --port 0 --ready-file "$out/hub.env" &
+hub=$!
+trap 'kill $hub 2>/dev/null || true' EXIT
+for _ in $(seq 100); do [ -s "$out/hub.env" ] && break; sleep 0.2; done
+# shellcheck source=/dev/null
+. "$out/hub.env"
+export HF_ENDPOINT HF_TOKEN
+export HF_HOME=$out/hf-home   # keeps the rehearsal out of your own cache
+echo "listening at $HF_ENDPOINT, keeping everything in ${out#"$root"/}/hub"
+
+step "Cards, repositories, collection"
+run fluxconv push "${variants[@]}" --namespace rehearsal --collection "Tiny Flux, quantized"
+
+step "Somebody else downloads the collection, and every hash is checked"
+run fluxconv download rehearsal/tiny-flux-torchao-int8 -o "$out/downloaded"
+run fluxconv download rehearsal/tiny-flux-GGUF -o "$out/downloaded"
+run fluxconv download rehearsal/tiny-flux-bnb-nf4 -o "$out/downloaded"
+
+step "... and draws with plain diffusers, without fluxconv"
+(cd "$out" && run python "$root/docs/draw.py" downloaded/tiny-flux-torchao-int8 drawn.png)
+
+step "What was made"
+run fluxconv validate --show "${variants[@]}"
+cat <<END
+
+contact sheets   ${variants[0]#"$root"/}/images/contact-sheet.png  (and in the other two)
+cards            ${variants[0]#"$root"/}/README.md  (and in the other two)
+drawn picture    ${out#"$root"/}/drawn.png
+took             $((SECONDS - began)) s
+
+The same with FLUX.1-dev (needs 24 GB of disk for the source and your Hub token, \`hf auth login\`):
+
+  fluxconv quantize black-forest-labs/FLUX.1-dev ${backends[*]} -o out
+  fluxconv validate out/FLUX.1-dev-* --reference black-forest-labs/FLUX.1-dev
+  fluxconv push out/FLUX.1-dev-* --namespace YOU --collection "FLUX.1-dev, quantized"
+END
