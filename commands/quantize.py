@@ -30,6 +30,11 @@ from fluxconv.commands.output import Output, output_options, size
     default=Path(),
     help="Folder of the variants.",
 )
+@click.option(
+    "--source-id",
+    metavar="OWNER/NAME",
+    help="The Hub repository that a local CHECKPOINT is a copy of; cards then name it.",
+)
 @device_option
 @overwrite_option
 @output_options
@@ -40,6 +45,7 @@ def command(
     backends: tuple[str, ...],
     components: tuple[str, ...],
     output: Path,
+    source_id: str | None,
     device: str,
     overwrite: bool,
 ) -> None:
@@ -50,7 +56,7 @@ def command(
 
     check_names(backends)  # before anything is downloaded
     with out.progress() as progress:
-        source = open_source(checkpoint, revision=revision, progress=progress)
+        source = open_source(checkpoint, revision=revision, source_id=source_id, progress=progress)
         variants = quantize(
             source,
             backends,

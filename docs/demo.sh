@@ -39,15 +39,17 @@ export HF_HOME=$out/hf-home   # keeps the rehearsal out of your own cache
 echo "listening at $HF_ENDPOINT, keeping everything in ${out#"$root"/}/hub"
 
 step "Cards, repositories, collection"
-run fluxconv push "${variants[@]}" --namespace rehearsal --collection "Tiny Flux, quantized"
+run fluxconv push "${variants[@]}" --namespace rehearsal --collection "Tiny Flux, quantized" |
+  tee "$out/push.txt"
+slug=$(sed -n 's|.*/collections/||p' "$out/push.txt")
 
 step "Somebody else downloads the collection, and every hash is checked"
-run fluxconv download rehearsal/tiny-flux-torchao-int8 -o "$out/downloaded"
-run fluxconv download rehearsal/tiny-flux-GGUF -o "$out/downloaded"
-run fluxconv download rehearsal/tiny-flux-bnb-nf4 -o "$out/downloaded"
+run fluxconv download "$slug" -o "$out/downloaded"
 
 step "... and draws with plain diffusers, without fluxconv"
-(cd "$out" && run python "$root/docs/draw.py" downloaded/tiny-flux-torchao-int8 drawn.png)
+# The libraries' own bars and warnings go to a file; it is shown if something goes wrong.
+(cd "$out" && run python "$root/docs/draw.py" downloaded/tiny-flux-torchao-int8 drawn.png \
+  2> draw.log) || { cat "$out/draw.log" >&2; exit 1; }
 
 step "What was made"
 run fluxconv validate --show "${variants[@]}"

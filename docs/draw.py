@@ -14,7 +14,7 @@ image = pipe(
     width=64,
     num_inference_steps=8,
     guidance_scale=3.5,
-    max_sequence_length=32,
+    max_sequence_length=24,
     generator=torch.Generator("cpu").manual_seed(0),
 ).images[0]
 image.save(picture)

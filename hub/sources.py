@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.checkpoint import CARRIED, CARRIED_FILES, Checkpoint, open_checkpoint
-from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint
+from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint, UsageError
 from fluxconv.converters.progress import Progress, Silent
 from fluxconv.converters.variant import is_safe_path
 from fluxconv.hub.errors import hub_errors
@@ -28,16 +28,23 @@ _NEEDED = (
 
 
 def open_source(
-    text: str, *, revision: str | None = None, progress: Progress | None = None
+    text: str,
+    *,
+    revision: str | None = None,
+    source_id: str | None = None,
+    progress: Progress | None = None,
 ) -> Checkpoint:
     """Open the checkpoint in the folder `text`, or in the Hub repository `owner/name`.
 
     A repository is resolved to a commit first and its files are downloaded at that commit into the
-    Hub's own cache; the commit lands in the manifest. Raises what `open_checkpoint` raises,
-    `CheckpointNotFound` if `text` is neither, and `HubError`.
+    Hub's own cache; the commit lands in the manifest. `source_id` names the repository that a
+    local folder is a copy of. Raises what `open_checkpoint` raises, `CheckpointNotFound` if `text`
+    is neither, `UsageError` for an impossible `source_id`, and `HubError`.
     """
+    if source_id is not None and not _REPOSITORY.fullmatch(source_id):
+        raise UsageError(f"--source-id: '{source_id}' is no Hub repository; give OWNER/NAME")
     if Path(text).exists():
-        return open_checkpoint(text)
+        return open_checkpoint(text, source=source_id)
     if not _REPOSITORY.fullmatch(text):
         raise CheckpointNotFound(f"{text}: no such folder, and not a Hub repository (owner/name)")
     from huggingface_hub import hf_hub_download

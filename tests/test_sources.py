@@ -79,6 +79,18 @@ def test_from_hub_to_hub_at_one_commit(hub: RehearsalHub, commit: str, tmp_path:
     assert commit in card.read_text()
 
 
+def test_a_local_copy_can_name_its_repository(
+    hub: RehearsalHub, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    words = ("quantize", tiny_checkpoint.root, "--backend", "gguf-q8_0", "-o", tmp_path)
+    (made,) = _answer(hub, tmp_path, *words, "--source-id", "somebody/Fine-Tune")["variants"]
+    _answer(hub, tmp_path, "card", made["path"], "--no-validate")
+    card = Path(made["path"], "README.md").read_text()
+    assert yaml.safe_load(card.split("---\n")[1])["base_model"] == "somebody/Fine-Tune"
+    refused = _run(hub, tmp_path, *words, "--source-id", "not a repository")
+    assert refused.returncode == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
