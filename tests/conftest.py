@@ -1,17 +1,28 @@
-"""What the tests share: the tiny Flux that really draws, and its variants, made once."""
+"""What the tests share: the tiny Flux that really draws, its variants, and a rehearsal Hub."""
 
 from __future__ import annotations
 
-import shutil
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hub_client import api_of
+from huggingface_hub import HfApi, constants
+from reported import copied, reported
+from validating import QUICK, Validated, copy_of
 
-from fluxconv.converters import Checkpoint, Variant, open_checkpoint, open_variant, quantize
+from fluxconv.converters import Checkpoint, Variant, open_checkpoint, quantize
 from fluxconv.converters.backends import all_backends
-from fluxconv.validators import load_settings, validate
+from fluxconv.hub.rehearsal import RehearsalHub, running
+from fluxconv.validators import validate
+from fluxconv.validators.process import Worker
 
 TINY_FLUX = Path(__file__).parent / "checkpoints" / "tiny-flux"
+
+
+# The tiny Flux and its variants ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -31,18 +42,95 @@ def tiny_variants(
 
 
 @pytest.fixture(scope="session")
-def validated_variants(
+def validated(
     tiny_checkpoint: Checkpoint,
     tiny_variants: dict[str, Variant],
     tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Variant]:
-    """The same variants with a real report each, of two prompts. Copy before changing one."""
-    folder = tmp_path_factory.mktemp("validated")
-    copies = {
-        name: open_variant(shutil.copytree(variant.root, folder / variant.name))
-        for name, variant in tiny_variants.items()
-    }
-    settings = load_settings(tiny_checkpoint.root)
-    settings = settings.model_copy(update={"prompts": settings.prompts[:2]})
-    validate(list(copies.values()), tiny_checkpoint, settings=settings)
-    return copies
+) -> Validated:
+    """Copies of all variants, their reports from one call, and the jobs that were run for it."""
+    root = tmp_path_factory.mktemp("validated")
+    variants = {name: copy_of(variant, root) for name, variant in tiny_variants.items()}
+    jobs: list[tuple[str, str]] = []
+    run = Worker.run
+
+    def spy(worker: Worker, job: str, request: Any, progress: Any) -> Any:
+        jobs.append((job, request.get("role", "")))
+        return run(worker, job, request, progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "run", spy)
+        reports = validate(list(variants.values()), tiny_checkpoint, settings=QUICK)
+    return variants, reports, jobs
+
+
+@pytest.fixture(scope="session")
+def validated_variants(validated: Validated) -> dict[str, Variant]:
+    """One variant for each backend, with a real report of QUICK. Copy before changing one."""
+    return validated[0]
+
+
+@pytest.fixture
+def broken(tiny_variants: dict[str, Variant], tmp_path: Path) -> Callable[[str], Variant]:
+    """A copy of a variant, to be broken."""
+    return lambda backend: copy_of(tiny_variants[backend], tmp_path)
+
+
+@pytest.fixture
+def variant(
+    tiny_variants: dict[str, Variant], tmp_path: Path, request: pytest.FixtureRequest
+) -> Variant:
+    """A validated variant whose name, and so whose repository, belongs to the test alone."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[-80:]
+    return reported(copied(tiny_variants["torchao-int8"], tmp_path / "made", name=name))
+
+
+# The rehearsal Hub -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def online_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client goes online."""
+    # Whatever the environment says: these tests talk to loopback only.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def no_account_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The client finds no token and no address but those that the test gives it."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalHub]:
+    """One server for all tests that do not stop it; they use repositories of their own in it."""
+    with running(tmp_path_factory.mktemp("rehearsal") / "hub") as hub:
+        yield hub
+
+
+@pytest.fixture
+def api(hub: RehearsalHub) -> HfApi:
+    """The client, as the owner."""
+    return api_of(hub)
+
+
+@pytest.fixture
+def visitor(hub: RehearsalHub) -> HfApi:
+    """The client, as somebody else."""
+    return HfApi(endpoint=hub.url, token=hub.visitor_token)
+
+
+@pytest.fixture
+def anonymous(hub: RehearsalHub) -> HfApi:
+    """The client, without a token."""
+    return HfApi(endpoint=hub.url, token=False)
+
+
+@pytest.fixture
+def repo(api: HfApi, request: pytest.FixtureRequest) -> str:
+    """A new repository, named after the test."""
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name)[:80].strip("-")
+    created = api.create_repo(name.replace("--", "-").replace("--", "-"))
+    return str(created.repo_id)

@@ -1,0 +1,93 @@
+"""What a validation draws and what it allows: prompts, settings and thresholds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from validating import Validated
+
+from fluxconv.converters import Checkpoint, open_checkpoint
+from fluxconv.converters.errors import BadInput
+from fluxconv.validators import load_settings, verdict
+from fluxconv.validators.thresholds import DEFAULT, load_thresholds
+
+
+def test_default_prompts_are_used_without_the_checkpoints_own(
+    tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    bare = open_checkpoint(shutil.copytree(tiny_checkpoint.root / "transformer", tmp_path / "t"))
+    settings = load_settings(bare.root, {"steps": 3, "guidance": None})
+    assert len(settings.prompts) >= 12 and len(set(settings.prompts)) == len(settings.prompts)
+    assert (settings.steps, settings.guidance) == (3, 3.5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no prompt"),
+        (b"\n  \n", "holds no prompt"),
+        (b"caf\xe9", "is not UTF-8 text"),
+        (None, "no such file"),
+    ],
+)
+def test_bad_prompts_file_is_one_sentence(
+    content: bytes | None, message: str, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompts.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadInput, match=message) as caught:
+        load_settings(tiny_checkpoint.root, prompts=file)
+    assert "\n" not in str(caught.value)
+
+
+def test_prompts_file_has_one_prompt_a_line(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("\ufeffein Käfer\r\n\r\n<b>two</b>\n".encode())
+    assert load_settings(tiny_checkpoint.root, prompts=file).prompts == ("ein Käfer", "<b>two</b>")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 4\n", "unknown key 'stepz'; did you mean steps"),
+        ("height: 65\n", "height: input should be a multiple of 8"),
+        ("steps: [\n", "not valid YAML"),
+        ("- a\n", "must hold keys and values"),
+    ],
+)
+def test_bad_validation_yaml_is_named(
+    text: str, message: str, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    own = open_checkpoint(shutil.copytree(tiny_checkpoint.root / "transformer", tmp_path / "t"))
+    (own.root / "validation.yaml").write_text(text)
+    with pytest.raises(BadInput, match=message):
+        load_settings(own.root)
+
+
+def test_every_threshold_has_a_class_and_limits_loosen_with_fewer_bits() -> None:
+    thresholds = load_thresholds()
+    rows = [thresholds.for_bits(bits) for bits in (16, 8, 6, 4, 3, 2)]
+    for name in type(rows[0]).model_fields:
+        limits = [getattr(row, name).limit for row in rows]
+        assert limits == sorted(limits, reverse=not name.startswith("weights"))
+
+
+def test_own_thresholds_are_held_and_a_misspelt_one_is_named(
+    validated: Validated, tmp_path: Path
+) -> None:
+    _, reports, _ = validated
+    text = DEFAULT.read_text()
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(re.sub(r"weights_rms: {limit: [0-9.]+", "weights_rms: {limit: 1e-6", text))
+    limits = load_thresholds(strict).for_bits(4.5)
+    failed = [
+        c.text for c in verdict.weights_checks(reports[0].weights or {}, limits) if not c.passed
+    ]
+    assert len(failed) == 2 and "is more than 1e-06" in failed[0]
+    strict.write_text(text.replace("weights_rms:", "weight_rms:"))
+    with pytest.raises(BadInput, match="did you mean weights_rms"):
+        load_thresholds(strict)
