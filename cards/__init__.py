@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
     from fluxconv.cards.collection_text import collection_description, item_note
@@ -22,19 +23,15 @@ __all__ = [
     "write_card",
 ]
 
-_HOME = {
-    "collection_description": "collection_text",
-    "item_note": "collection_text",
-    "Licence": "licences",
-    "licence_of": "licences",
-    "metadata_problems": "metadata",
-    "repository_name": "naming",
-    "write_card": "writing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Names are imported when first used, so that `fluxconv --help` stays quick.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "collection_description": "collection_text",
+        "item_note": "collection_text",
+        "Licence": "licences",
+        "licence_of": "licences",
+        "metadata_problems": "metadata",
+        "repository_name": "naming",
+        "write_card": "writing",
+    },
+)

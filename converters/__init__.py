@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
     from fluxconv.converters.checkpoint import Checkpoint, open_checkpoint
@@ -22,19 +23,15 @@ __all__ = [
     "quantize",
 ]
 
-_HOME = {
-    "Checkpoint": "checkpoint",
-    "open_checkpoint": "checkpoint",
-    "dequantize": "dequantization",
-    "plan": "planning",
-    "quantize": "quantization",
-    "Variant": "variant",
-    "open_variant": "variant",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Names are imported when first used, so that `fluxconv --help` need not load torch.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "Checkpoint": "checkpoint",
+        "open_checkpoint": "checkpoint",
+        "dequantize": "dequantization",
+        "plan": "planning",
+        "quantize": "quantization",
+        "Variant": "variant",
+        "open_variant": "variant",
+    },
+)

@@ -11,9 +11,10 @@ from fluxconv.converters.backends.base import plain
 from fluxconv.converters.layout import LayoutWriter
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress, Silent
+from fluxconv.converters.staging import staged
 from fluxconv.converters.stored import decode_component
 from fluxconv.converters.stream import as_bytes
-from fluxconv.converters.variant import Variant, staged
+from fluxconv.converters.variant import Variant
 
 
 def dequantize(variant: Variant, output: Path, *, progress: Progress | None = None) -> Path:

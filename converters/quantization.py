@@ -24,9 +24,10 @@ from fluxconv.converters.manifest import (
 )
 from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
 from fluxconv.converters.progress import Progress, Silent
+from fluxconv.converters.staging import check_free, staged
 from fluxconv.converters.stored import component_entries
 from fluxconv.converters.stream import stream_component
-from fluxconv.converters.variant import Variant, check_free, hash_file, open_variant, staged
+from fluxconv.converters.variant import Variant, hash_file, open_variant
 
 _VERSIONED = (
     "fluxconv",

@@ -1,13 +1,8 @@
-"""A variant's folder: opened and checked, or staged beside its place and renamed into it."""
+"""A finished variant's folder, opened and checked."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +10,7 @@ from typing import TYPE_CHECKING
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.backends import Backend, get_backend
 from fluxconv.converters.checkpoint import Checkpoint, Component, read_json
-from fluxconv.converters.errors import BadInput, NotAVariant, OutputExists
+from fluxconv.converters.errors import NotAVariant
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord, Manifest, read_manifest
 from fluxconv.converters.planning import ComponentPlan, plan_component
 
@@ -100,84 +95,3 @@ def hash_file(path: Path) -> FileRecord:
             digest.update(chunk)
             size += len(chunk)
     return FileRecord(size=size, sha256=digest.hexdigest())
-
-
-@contextmanager
-def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `place`, renamed into it when the block ends well.
-
-    If the block fails, the folder is removed and `place` is as it was. What an earlier, killed run
-    left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
-    only a variant is replaced) or if another run is writing it.
-    """
-    old = place.parent / f".{place.name}.old"
-    if old.exists() and not place.exists():
-        old.rename(place)  # a run was killed between taking the old one away and its own commit
-    check_free(place, overwrite=overwrite)
-    partial = place.parent / f".{place.name}.partial"
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"{place.parent}: cannot be written: {error.strerror}") from error
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not partial.exists() or not os.path.samestat(os.fstat(handle), partial.stat()):
-                raise BlockingIOError  # the run that held the lock has just committed it
-        except BlockingIOError:
-            raise OutputExists(f"{place}: another run is writing it") from None
-        _empty(partial)
-        try:
-            yield partial
-            _sync_tree(partial)
-            check_free(place, overwrite=overwrite)
-            _replace(partial, place, old)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    finally:
-        os.close(handle)
-
-
-def check_free(place: Path, *, overwrite: bool = False) -> None:
-    """Raise `OutputExists` if writing `place` would destroy something."""
-    if not (place.exists() or place.is_symlink()):
-        return
-    if not overwrite:
-        raise OutputExists(
-            f"{place}: exists; remove it, choose another folder with -o, or give --overwrite"
-        )
-    if not (place / MANIFEST_NAME).is_file():
-        raise OutputExists(f"{place}: is not a variant, so --overwrite leaves it alone; remove it")
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _replace(partial: Path, place: Path, old: Path) -> None:
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    partial.rename(place)
-    _sync(place.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_tree(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        if not path.is_symlink():
-            _sync(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
     from fluxconv.hub.downloading import download
@@ -11,16 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PushResult", "PushedRepository", "download", "push"]
 
-_HOME = {
-    "PushResult": "pushing",
-    "PushedRepository": "pushing",
-    "download": "downloading",
-    "push": "pushing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Names are imported when first used, so that `fluxconv --help` stays quick.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "PushResult": "pushing",
+        "PushedRepository": "pushing",
+        "download": "downloading",
+        "push": "pushing",
+    },
+)

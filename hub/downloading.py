@@ -14,7 +14,8 @@ from fluxconv.cards.writing import GENERATED
 from fluxconv.converters.errors import HubError, HubRefused, NotAVariant, UsageError
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.progress import Progress, Silent
-from fluxconv.converters.variant import check_free, is_safe_path, open_variant, staged
+from fluxconv.converters.staging import check_free, staged
+from fluxconv.converters.variant import is_safe_path, open_variant
 from fluxconv.hub.collection import is_slug
 from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.remote import RemoteRepository, fetch, read_repository

@@ -192,7 +192,7 @@ def test_a_run_killed_while_replacing_left_the_old_variant(
 
 
 def test_two_runs_on_one_output(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    from fluxconv.converters.variant import staged
+    from fluxconv.converters.staging import staged
 
     with staged(tmp_path / "tiny-flux-bnb-nf4") as folder:
         (folder / "fluxconv.json").write_text("{}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
     from fluxconv.validators.report import Report, Settings, read_report, require_passed
@@ -19,18 +20,14 @@ __all__ = [
     "validate",
 ]
 
-_HOME = {
-    "Report": "report",
-    "Settings": "report",
-    "read_report": "report",
-    "require_passed": "report",
-    "load_settings": "settings",
-    "validate": "validation",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Names are imported when first used, so that `fluxconv --help` stays quick.
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+__getattr__ = lazy(
+    __name__,
+    {
+        "Report": "report",
+        "Settings": "report",
+        "read_report": "report",
+        "require_passed": "report",
+        "load_settings": "settings",
+        "validate": "validation",
+    },
+)

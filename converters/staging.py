@@ -1,0 +1,103 @@
+"""Folders that are made in a hidden place beside their own and put there when they are complete."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fluxconv.converters.errors import BadInput, OutputExists
+from fluxconv.converters.manifest import MANIFEST_NAME
+
+
+@contextmanager
+def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `place`, renamed into it when the block ends well.
+
+    If the block fails, the folder is removed and `place` is as it was. What an earlier, killed run
+    left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
+    only a variant is replaced) or if another run is writing it, `BadInput` if it cannot be written.
+    """
+    old = place.parent / f".{place.name}.old"
+    if old.exists() and not place.exists():
+        old.rename(place)  # a run was killed between taking the old one away and its own commit
+    check_free(place, overwrite=overwrite)
+    busy = f"{place}: another run is writing it"
+    with locked(place.parent / f".{place.name}.partial", busy) as partial:
+        yield partial
+        sync_tree(partial)
+        check_free(place, overwrite=overwrite)
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        partial.rename(place)
+        sync(place.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def check_free(place: Path, *, overwrite: bool = False) -> None:
+    """Raise `OutputExists` if writing `place` would destroy something."""
+    if not (place.exists() or place.is_symlink()):
+        return
+    if not overwrite:
+        raise OutputExists(
+            f"{place}: exists; remove it, choose another folder with -o, or give --overwrite"
+        )
+    if not (place / MANIFEST_NAME).is_file():
+        raise OutputExists(f"{place}: is not a variant, so --overwrite leaves it alone; remove it")
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[Path]:
+    """The hidden folder `folder`, made or emptied, for one run alone; gone at the end of the block
+    unless it was renamed away.
+
+    Raises `OutputExists` with the sentence `busy` if another run has it, `BadInput` if it cannot be
+    made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
+                raise BlockingIOError  # the run that held the lock has just renamed it
+        except BlockingIOError:
+            raise OutputExists(busy) from None
+        _empty(folder)  # what a killed run left
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Have the disk hold everything in `folder` for good."""
+    for path in [folder, *folder.rglob("*")]:
+        if not path.is_symlink():
+            sync(path)
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file, or a folder's list of names, for good."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
