@@ -149,7 +149,7 @@ def test_gguf_blocks_equal_gguf_py(
 
 
 @pytest.mark.parametrize(
-    ("backend", "largest_error"), [("bnb-nf4", 0.12), ("torchao-int8", 0.02), ("gguf-q8_0", 0.01)]
+    ("backend", "largest_error"), [("bnb-nf4", 0.2), ("torchao-int8", 0.02), ("gguf-q8_0", 0.01)]
 )
 def test_every_weight_decodes_to_its_source(
     backend: str,
@@ -157,7 +157,10 @@ def test_every_weight_decodes_to_its_source(
     tiny_checkpoint: Checkpoint,
     tiny_variants: dict[str, Variant],
 ) -> None:
-    """Also under its own name: a swapped q and k would be off by more than any rounding."""
+    """Also under its own name: a swapped q and k is off by about 1.4, a wrong scale by its error.
+
+    The worst tensor of nf4 is `x_embedder`, with rows of 16 and a few large weights, at 0.139.
+    """
     variant = tiny_variants[backend]
     for name, component_plan in variant.component_plans().items():
         component = tiny_checkpoint.components[name]
