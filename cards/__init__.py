@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fluxconv.cards.licences import Licence, licence_of
     from fluxconv.cards.metadata import metadata_problems
     from fluxconv.cards.naming import repository_name
-    from fluxconv.cards.writing import write_card
+    from fluxconv.cards.writing import refresh_card, write_card
 
 __all__ = [
     "Licence",
@@ -19,6 +19,7 @@ __all__ = [
     "item_note",
     "licence_of",
     "metadata_problems",
+    "refresh_card",
     "repository_name",
     "write_card",
 ]
@@ -32,6 +33,7 @@ __getattr__ = lazy(
         "licence_of": "licences",
         "metadata_problems": "metadata",
         "repository_name": "naming",
+        "refresh_card": "writing",
         "write_card": "writing",
     },
 )

@@ -33,8 +33,7 @@ def psnr(pictures: PicturesResult | None) -> str:
 
 
 def ssim(pictures: PicturesResult | None) -> str:
-    """Mean and lowest SSIM, cut and not rounded: 1 is for equal pictures alone."""
+    """Mean and lowest SSIM."""
     if pictures is None:
         return MISSING
-    mean, lowest = (int(value * 1000) / 1000 for value in (pictures.ssim_mean, pictures.ssim_min))
-    return f"{mean:.3f} (lowest {lowest:.3f})"
+    return f"{pictures.ssim_mean:.3f} (lowest {pictures.ssim_min:.3f})"

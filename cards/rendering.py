@@ -125,6 +125,7 @@ def _validation(facts: Facts) -> dict[str, Any]:
         "passed": facts.passed,
         "compared": _compared(report) if report else "",
         "failures": facts.failures,
+        "checks": [check.text for check in report.verdict.checks] if report else [],
         "difference": report.reference_difference if report else None,
         "thresholds": report.thresholds if report else None,
         "decoded": [(facts.titles.get(name, name), why) for name, why in facts.decoded.items()],
@@ -132,13 +133,15 @@ def _validation(facts: Facts) -> dict[str, Any]:
 
 
 def _compared(report: Report) -> str:
-    done = [f"its {report.structure.tensors} tensors were compared with the plan"]
+    done = [f"its {report.structure.tensors} stored tensors were compared with the plan"]
     if report.weights is not None:
         done[0] += " and with the source"
     if report.pictures is not None:
         count = len(report.pictures.pictures)
         of = f"{count} pictures were" if count != 1 else "one picture was"
-        done.append(f"{of} drawn with it and with the source, on {report.device}")
+        drawn = report.settings
+        how = f"{drawn.width} x {drawn.height} pixels, {drawn.steps} steps, on {report.device}"
+        done.append(f"{of} drawn with it and with the source ({how})")
     return f"It was opened from disk in a fresh process, {', and '.join(done)}."
 
 

@@ -9,7 +9,7 @@ from fluxconv.cards.facts import Facts, facts_of
 from fluxconv.cards.licences import LICENCE_FILES, licence_of
 from fluxconv.cards.metadata import card_metadata, metadata_problems
 from fluxconv.cards.naming import HUB, folder_in_repository, repository_name, shares_repository
-from fluxconv.cards.readme import Readme, compose, parse
+from fluxconv.cards.readme import BEGIN, Readme, compose, parse
 from fluxconv.cards.rendering import CardContents, render_card, render_notice
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.manifest import MANIFEST_NAME
@@ -52,6 +52,18 @@ def write_card(
     )
     write_documents(variant, texts)
     return variant.root / README
+
+
+def refresh_card(variant: Variant, *, siblings: Sequence[Variant] = ()) -> bool:
+    """Write the card again if there is one of ours, because the report changed; whether it was.
+
+    Raises what `write_card` raises.
+    """
+    place = variant.root / README
+    if not place.is_file() or BEGIN not in place.read_text("utf-8", errors="replace"):
+        return False
+    write_card(variant, siblings=siblings)
+    return True
 
 
 def split_siblings(

@@ -47,7 +47,6 @@ class Bars:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Bars:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -56,9 +55,11 @@ class Bars:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._progress.tasks:  # rich prints an empty line for no bars at all
+            self._progress.stop()
 
     def start(self, task: str, total: int, unit: str = "bytes") -> None:
+        self._progress.start()
         self._task = self._progress.add_task(task, total=total, unit=unit, item="")
 
     def advance(self, amount: int, item: str = "") -> None:

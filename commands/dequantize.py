@@ -18,8 +18,10 @@ from fluxconv.commands.output import Output, output_options
 def command(out: Output, variant: Path, output: Path) -> None:
     """Decode VARIANT back to a plain bf16 checkpoint."""
     from fluxconv.converters import dequantize, open_variant
+    from fluxconv.converters.staging import check_free
 
     opened = open_variant(variant)
+    check_free(output)
     with out.progress() as progress:
         opened.check_hashes(progress)
         made = dequantize(opened, output, progress=progress)

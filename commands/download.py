@@ -17,7 +17,7 @@ from fluxconv.commands.output import Output, output_options
     "--output",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="Folder of the variants.",
+    help="Folder of the variants [the current one].",
 )
 @endpoint_option
 @output_options

@@ -9,7 +9,7 @@ import click
 
 from fluxconv.commands.options import choose_device, device_option, revision_option
 from fluxconv.commands.output import Output, output_options
-from fluxconv.converters.errors import OutputExists
+from fluxconv.converters.errors import BadInput, OutputExists, UsageError
 
 
 @click.command("generate")
@@ -45,20 +45,22 @@ def command(
     **settings: int | float | None,
 ) -> None:
     """Draw one picture with a variant, or with a source checkpoint."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError("--prompt: is not UTF-8 text") from error
     from fluxconv.converters.manifest import MANIFEST_NAME
     from fluxconv.hub.sources import open_source
     from fluxconv.validators import load_settings
     from fluxconv.validators.drawing import SOURCE, VARIANT, draw
 
-    if output.exists() and not overwrite:
-        raise OutputExists(f"{output}: exists; choose another file with -o, or give --overwrite")
+    _check_output(output, overwrite)
     place, role = Path(variant), VARIANT
     if not (place / MANIFEST_NAME).is_file():
         place, role = open_source(variant, revision=revision).root, SOURCE
     chosen = load_settings(place, {**settings, "seeds": (seed,), "prompts": (prompt,)})
     with tempfile.TemporaryDirectory(prefix="fluxconv-") as folder, out.progress() as progress:
         drawing = draw(place, role, choose_device(device), chosen, Path(folder), progress)
-        output.parent.mkdir(parents=True, exist_ok=True)
         output.write_bytes((Path(folder) / drawing.pictures[0].file).read_bytes())
     execution = {name: how.model_dump() for name, how in drawing.execution.items()}
     for name, how in drawing.execution.items():
@@ -68,3 +70,17 @@ def command(
         {"picture": str(output), "seconds": drawing.seconds, "execution": execution},
         lambda: out.line(str(output)),
     )
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Before minutes of drawing, not after."""
+    if output.suffix.lower() != ".png":
+        raise UsageError(f"{output}: the picture is a PNG; let its name end in .png")
+    if output.exists() and not overwrite:
+        raise OutputExists(f"{output}: exists; choose another file with -o, or give --overwrite")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise BadInput(f"{output.parent}: cannot be written: {error.strerror}") from error

@@ -28,7 +28,7 @@ from fluxconv.commands.output import Output, output_options, size
     "--output",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="Folder of the variants.",
+    help="Folder of the variants [the current one].",
 )
 @click.option(
     "--source-id",

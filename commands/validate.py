@@ -52,6 +52,7 @@ def command(
     **settings: int | float | None,
 ) -> None:
     """Compare variants with their source: structure, weights, pictures; write report.json."""
+    from fluxconv.cards import refresh_card
     from fluxconv.converters import open_variant
     from fluxconv.validators import load_settings, read_report, validate
 
@@ -78,6 +79,10 @@ def command(
                 thresholds=thresholds,
                 progress=progress,
             )
+        for variant in opened:
+            # A card must not go on saying what an older report said.
+            if refresh_card(variant, siblings=opened):
+                out.note(f"{variant.name}: its card now says what this report says")
     data = {"reports": [report.model_dump(mode="json") for report in reports]}
     out.result(data, lambda: _table(out, opened, reports))
     failed = [report for report in reports if not report.verdict.passed]

@@ -11,10 +11,10 @@ from typing import Any
 
 from fluxconv.converters.architectures import ARCHITECTURES, Architecture
 from fluxconv.converters.errors import (
-    BadInput,
     CheckpointNotFound,
     MalformedFile,
     NotACheckpoint,
+    UsageError,
     nearest,
 )
 from fluxconv.converters.safetensors_header import Header, TensorInfo, read_header
@@ -223,7 +223,7 @@ def choose_components(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> tuple[
     for name in wanted:
         if name not in checkpoint.components:
             close = nearest(name, checkpoint.components)
-            raise BadInput(f"{checkpoint.root}: has no component '{name}'{close}")
+            raise UsageError(f"{checkpoint.root}: has no component '{name}'{close}")
     return tuple(
         component
         for name, component in checkpoint.components.items()

@@ -56,6 +56,8 @@ def quantize(
     """
     progress = progress or Silent()
     plans = plan(checkpoint, backends, components)
+    if output.resolve().is_relative_to(checkpoint.root):
+        raise BadInput(f"{output}: lies in the source, which is never written to; choose another")
     for item in plans:
         require(item.backend, device)
         check_free(output / item.name, overwrite=overwrite)

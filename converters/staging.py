@@ -14,12 +14,13 @@ from fluxconv.converters.manifest import MANIFEST_NAME
 
 
 @contextmanager
-def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged(place: Path, *, overwrite: bool | None = None) -> Iterator[Path]:
     """A temporary folder beside `place`, renamed into it when the block ends well.
 
     If the block fails, the folder is removed and `place` is as it was. What an earlier, killed run
     left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
-    only a variant is replaced) or if another run is writing it, `BadInput` if it cannot be written.
+    only a variant is replaced; None if the user has no such choice) or if another run is writing
+    it, `BadInput` if it cannot be written.
     """
     old = place.parent / f".{place.name}.old"
     if old.exists() and not place.exists():
@@ -38,14 +39,13 @@ def staged(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def check_free(place: Path, *, overwrite: bool = False) -> None:
+def check_free(place: Path, *, overwrite: bool | None = None) -> None:
     """Raise `OutputExists` if writing `place` would destroy something."""
     if not (place.exists() or place.is_symlink()):
         return
     if not overwrite:
-        raise OutputExists(
-            f"{place}: exists; remove it, choose another folder with -o, or give --overwrite"
-        )
+        more = "" if overwrite is None else ", or give --overwrite"
+        raise OutputExists(f"{place}: exists; remove it, or choose another folder{more}")
     if not (place / MANIFEST_NAME).is_file():
         raise OutputExists(f"{place}: is not a variant, so --overwrite leaves it alone; remove it")
 

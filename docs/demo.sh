@@ -60,7 +60,8 @@ cards            ${variants[0]#"$root"/}/README.md  (and in the other two)
 drawn picture    ${out#"$root"/}/drawn.png
 took             $((SECONDS - began)) s
 
-The same with FLUX.1-dev (needs 24 GB of disk for the source and your Hub token, \`hf auth login\`):
+The same with FLUX.1-dev (about 34 GB of disk for the source, what \`fluxconv plan\` says for the
+variants, and your Hub token from \`hf auth login\`):
 
   fluxconv quantize black-forest-labs/FLUX.1-dev ${backends[*]} -o out
   fluxconv validate out/FLUX.1-dev-* --reference black-forest-labs/FLUX.1-dev

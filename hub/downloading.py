@@ -80,7 +80,7 @@ def download(
             check_free(item.place)
         for item in wanted:
             if item not in missing:
-                open_variant(item.place).check_hashes(progress)
+                _check_present(item.place, progress)
         progress.start("Downloading", sum(item.nbytes for item in missing))
         for item in missing:
             _fetch(session, item, progress)
@@ -166,3 +166,10 @@ def _fetch(session: Session, item: _Download, progress: Progress) -> None:
         stored = (folder / MANIFEST_NAME).read_bytes()
         if stored != item.variant.stored:
             raise HubError(f"{item.repository.name}: changed while it was being downloaded")
+
+
+def _check_present(place: Path, progress: Progress) -> None:
+    try:
+        open_variant(place).check_hashes(progress)
+    except NotAVariant as error:
+        raise NotAVariant(f"{error}; remove {place} and download it again") from None

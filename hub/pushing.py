@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fluxconv.cards.collection_text import collection_description, collection_title, item_note
 from fluxconv.cards.licences import licence_of
-from fluxconv.cards.naming import folder_in_repository, shares_repository
+from fluxconv.cards.naming import folder_in_repository, is_hub_id, shares_repository
 from fluxconv.cards.readme import Readme, parse
 from fluxconv.cards.writing import (
     README,
@@ -103,6 +103,8 @@ def push(
     progress = progress or Silent()
     if not variants:
         raise UsageError("no variant to push was given")
+    if not is_hub_id(f"{namespace}/x"):
+        raise UsageError(f"'{namespace}' can be no user or organisation of the Hub")
     title = collection_title(collection) if collection is not None else None
     groups = group_by_repository(variants, namespace)
     for variant in variants:

@@ -44,6 +44,8 @@ def open_source(
     if source_id is not None and not _REPOSITORY.fullmatch(source_id):
         raise UsageError(f"--source-id: '{source_id}' is no Hub repository; give OWNER/NAME")
     if Path(text).exists():
+        if revision is not None:
+            raise UsageError(f"--revision: {text} is a folder; only a Hub repository has revisions")
         return open_checkpoint(text, source=source_id)
     if not _REPOSITORY.fullmatch(text):
         raise CheckpointNotFound(f"{text}: no such folder, and not a Hub repository (owner/name)")

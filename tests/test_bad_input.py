@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, open_variant, quantize
 from fluxconv.converters.errors import (
-    BadInput,
     BadWeight,
     CheckpointNotFound,
     FluxconvError,
@@ -146,7 +145,7 @@ def test_missing_path_and_empty_folder(tmp_path: Path) -> None:
 def test_unknown_names_get_the_nearest(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UnknownBackend, match="did you mean bnb-nf4"):
         quantize(tiny_checkpoint, ["bnb-nf3"], tmp_path)
-    with pytest.raises(BadInput, match="text_encoder_2"):
+    with pytest.raises(UsageError, match="text_encoder_2"):
         quantize(tiny_checkpoint, ["bnb-nf4"], tmp_path, components=("text_encoder",))
     with pytest.raises(UsageError, match="twice"):
         quantize(tiny_checkpoint, ["bnb-nf4", "bnb-nf4"], tmp_path)

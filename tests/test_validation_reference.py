@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from validating import QUICK, SAFETENSORS, Validated
+from validating import QUICK, SAFETENSORS, Validated, copy_of
 
-from fluxconv.converters import Checkpoint, Variant, open_checkpoint
-from fluxconv.converters.errors import BadInput, UsageError
-from fluxconv.validators import validate
+from fluxconv.converters import Checkpoint, Variant, dequantize, open_checkpoint
+from fluxconv.converters.errors import BadInput, CheckFailed, UsageError
+from fluxconv.validators import require_passed, validate
 from fluxconv.validators.process import LayerFailed, Worker
 from fluxconv.validators.report import REPORT_NAME
 
@@ -58,6 +58,17 @@ def test_forced_reference_is_in_the_report(
     assert report.structure.problems[0].endswith("no processes in this test")
     assert report.reference_difference is not None
     assert report.reference_difference.startswith("scheduler/scheduler_config.json has ")
+
+
+def test_forced_report_is_no_proof(validated_variants: dict[str, Variant], tmp_path: Path) -> None:
+    """Compared with its own decoding, anything passes; so that must not open the publish gate."""
+    variant = copy_of(validated_variants[SAFETENSORS], tmp_path)
+    require_passed(variant)
+    dequantized = open_checkpoint(dequantize(variant, tmp_path / "plain"))
+    (report,) = validate([variant], dequantized, settings=QUICK, force=True)
+    assert report.verdict.passed
+    with pytest.raises(CheckFailed, match="something else than its source"):
+        require_passed(variant)
 
 
 def test_changed_validation_settings_do_not_change_the_source(

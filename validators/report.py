@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,12 +22,12 @@ class _Strict(BaseModel):
 class Settings(_Strict):
     """How pictures are drawn; sizes in pixels. A checkpoint's `validation.yaml` has these keys."""
 
-    height: int = Field(default=512, gt=0, multiple_of=8)
-    width: int = Field(default=512, gt=0, multiple_of=8)
-    steps: int = Field(default=8, gt=0)
-    guidance: float = Field(default=3.5, ge=0)
+    height: int = Field(default=512, gt=0, le=8192, multiple_of=8)
+    width: int = Field(default=512, gt=0, le=8192, multiple_of=8)
+    steps: int = Field(default=8, gt=0, le=1000)
+    guidance: float = Field(default=3.5, ge=0, le=100)
     max_sequence_length: int = Field(default=512, gt=0, le=512)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     prompts: tuple[str, ...] = Field(min_length=1)
 
 
@@ -181,6 +181,11 @@ def require_passed(variant: Variant) -> Report:
     if report.manifest_sha256 != hash_file(variant.root / MANIFEST_NAME).sha256:
         raise CheckFailed(
             f"{variant.root}: changed since its report was made; run `fluxconv validate` again"
+        )
+    if report.reference_difference is not None:
+        raise CheckFailed(
+            f"{variant.root}: was compared with something else than its source (--force); run "
+            "`fluxconv validate` with the source"
         )
     if not report.verdict.passed:
         failed = "; ".join(check.text for check in report.verdict.checks if not check.passed)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from fluxconv.converters.errors import BadInput, nearest
+from fluxconv.converters.errors import BadInput, UsageError, nearest
 from fluxconv.validators.report import Settings
 
 #: A checkpoint may bring its own settings: what a fine-tune was trained to draw shows most.
@@ -40,8 +40,9 @@ def load_settings(
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        source = "the settings given" if key in given else str(where)
-        raise BadInput(f"{source}: {key}: {_lower(first['msg'])}") from error
+        if key in given and prompts is None:
+            raise UsageError(f"--{key.replace('_', '-')}: {_lower(first['msg'])}") from error
+        raise BadInput(f"{where}: {key}: {_lower(first['msg'])}") from error
 
 
 def read_prompts(file: Path) -> tuple[str, ...]:

@@ -70,7 +70,11 @@ def load_thresholds(file: Path | None = None) -> Thresholds:
         # A misspelt key is also a missing one: the first of these helps more.
         found = error.errors()
         first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        if not isinstance(raw, dict) or "classes" not in raw:
+            raise BadInput(
+                f"{file}: must hold 'classes', as fluxconv's own thresholds do"
+            ) from error
+        where = ".".join(str(part) for part in first["loc"])
         hint = ""
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), {*Limits.model_fields, *Limit.model_fields})

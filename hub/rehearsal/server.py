@@ -182,7 +182,7 @@ def _listen(host: str, port: int, allow_remote: bool) -> socket.socket:
     if not allow_remote and not ipaddress.ip_address(address[0]).is_loopback:
         raise ServerError(
             f"{host} can be reached from other machines; the rehearsal Hub listens on loopback"
-            " (127.0.0.1 or ::1) unless it is told to allow remote access"
+            " (127.0.0.1 or ::1) only"
         )
     # With the protocol left at 0, asyncio does not see that this is TCP and leaves Nagle's
     # algorithm on: 40 ms for each answer.
@@ -206,8 +206,10 @@ def _address(listener: socket.socket) -> str:
 def _open_store(directory: Path, user: str, organizations: Sequence[str]) -> Iterator[Store]:
     try:
         store = Store(directory, user=user, organizations=organizations)
-    except (StoreError, OSError) as error:
+    except StoreError as error:
         raise ServerError(str(error)) from None
+    except OSError as error:
+        raise ServerError(f"{directory}: cannot be used: {error.strerror}") from None
     try:
         yield store
     finally:
