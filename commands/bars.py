@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -23,7 +24,7 @@ class _Amount(ProgressColumn):
     """Bytes as bytes, everything else as `3/12`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._bytes, self._count = DownloadColumn(), MofNCompleteColumn()
 
     def render(self, task: Task) -> Text:
@@ -31,16 +32,23 @@ class _Amount(ProgressColumn):
         return Text.assemble(column.render(task))
 
 
+class _Item(ProgressColumn):
+    """What is being worked on, cut to what is left of the line: a bar never takes two."""
+
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["item"], style="dim", no_wrap=True, overflow="ellipsis")
+
+
 class Bars:
     """The `Progress` of `fluxconv.converters.progress`, shown by rich. A context manager."""
 
     def __init__(self, *, shown: bool) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24),
             _Amount(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[item]}", markup=False, style="dim"),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            _Item(),
             console=Console(stderr=True),
             disable=not shown,
         )
