@@ -25,9 +25,10 @@ def shares_repository(variant: Variant) -> bool:
 
 
 def type_name(variant: Variant) -> str:
-    """The GGML type of a GGUF variant (`Q8_0`), the backend's name of any other."""
+    """The GGML type of a GGUF variant (`Q8_0`), the backend's name of any other, each with the
+    settings that are not the defaults."""
     backend = variant.backend
-    return backend.type_name if isinstance(backend, Gguf) else backend.name
+    return backend.file_label if isinstance(backend, Gguf) else backend.label
 
 
 def repository_name(variant: Variant) -> str:

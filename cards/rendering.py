@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def render_notice(variants: Sequence[Variant], licence: Licence) -> str:
         "address": f"{HUB}/{source}" if is_hub_id(source) else None,
         "revision": manifest.source.revision,
         "changes": [
-            f"{', '.join(v.manifest.components)}: {v.backend.title} ({v.backend.name})"
+            f"{', '.join(v.manifest.components)}: {v.backend.title} ({v.backend.label})"
             for v in variants
         ],
         "licence": licence.title,
@@ -179,13 +180,23 @@ def _commands(own: Sequence[Facts]) -> list[Markdown]:
         words = ["fluxconv", "quantize", one_line(manifest.source.id)]
         if manifest.source.revision:
             words += ["--revision", one_line(manifest.source.revision)]
-        words += ["--backend", manifest.backend]
+        words += ["--backend", manifest.backend, *_settings(facts.variant)]
         if set(manifest.components) != set(ARCHITECTURES):
             words += [word for name in manifest.components for word in ("--component", name)]
         words += ["--device", manifest.device]
         line = shlex.join(words).replace("<!--", "<! --").replace("-->", "-- >")
         lines.append(Markdown(line))
     return lines
+
+
+def _settings(variant: Variant) -> list[str]:
+    """The options of the command that made it."""
+    words = []
+    for key, value in variant.backend.options.changed().items():
+        flag = {"skip": "--skip", "tensor_types": "--tensor-type"}.get(key)
+        for each in value if flag else (f"{key}={json.dumps(value).strip(chr(34))}",):
+            words += [flag or "--option", one_line(str(each))]
+    return words
 
 
 def _use(contents: CardContents) -> dict[str, Any]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from fluxconv.converters.errors import MissingRequirement
+from fluxconv.converters.errors import MissingRequirement, UsageError, nearest
+
+if TYPE_CHECKING:
+    from fluxconv.converters.backends import Backend
 
 DEFAULT_CHECKPOINT = "black-forest-labs/FLUX.1-dev"
 
@@ -21,6 +27,28 @@ backend_option = click.option(
     required=True,
     metavar="NAME",
     help="Backend to use; give it once for each variant. `fluxconv backends` lists them.",
+)
+_SETTINGS = (
+    click.option(
+        "--option",
+        "settings",
+        multiple=True,
+        metavar="[BACKEND:]KEY=VALUE",
+        help="A setting of the backends that have one of that name, or of BACKEND alone.",
+    ),
+    click.option(
+        "--skip",
+        multiple=True,
+        metavar="REGEX",
+        help="Keep modules whose name matches in high precision, in every backend.",
+    ),
+    click.option(
+        "--tensor-type",
+        "tensor_types",
+        multiple=True,
+        metavar="REGEX=TYPE",
+        help="GGUF: store tensors whose name matches as TYPE; the first match wins.",
+    ),
 )
 component_option = click.option(
     "--component",
@@ -59,3 +87,53 @@ def choose_device(wanted: str) -> str:
             "of torch on a machine that has one"
         )
     return "cpu"
+
+
+def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--backend` and everything that sets something about it; see `chosen_backends`."""
+    for option in (*reversed(_SETTINGS), backend_option):
+        command = option(command)
+    return command
+
+
+def chosen_backends(
+    names: tuple[str, ...],
+    settings: tuple[str, ...],
+    skip: tuple[str, ...],
+    tensor_types: tuple[str, ...],
+) -> tuple[Backend, ...]:
+    """The backends asked for, with their settings.
+
+    A setting without a backend's name goes to every backend of the command that has it. Raises
+    `UnknownBackend` and `UsageError`.
+    """
+    from fluxconv.converters.backends import choose_backends
+
+    backends = choose_backends(names)
+    given: dict[str, dict[str, Any]] = {backend.name: {} for backend in backends}
+    for text in settings:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise UsageError(f"--option {text}: give KEY=VALUE")
+        for name in _addressed(key, backends):
+            given[name][key.rpartition(":")[2]] = value
+    for backend in backends:
+        if skip:
+            given[backend.name]["skip"] = skip
+        if tensor_types and "tensor_types" in type(backend.options).model_fields:
+            given[backend.name]["tensor_types"] = tensor_types
+    if tensor_types and not any("tensor_types" in each for each in given.values()):
+        raise UsageError("--tensor-type: only GGUF backends have tensor types")
+    return choose_backends([backend.configured(given[backend.name]) for backend in backends])
+
+
+def _addressed(key: str, backends: tuple[Backend, ...]) -> list[str]:
+    """The names of the backends that the setting `[backend:]key` is for."""
+    name, _, key = key.rpartition(":")
+    names = [backend.name for backend in backends]
+    if name:
+        if name not in names:
+            raise UsageError(f"--option {name}:{key}: no such backend here{nearest(name, names)}")
+        return [name]
+    having = [each.name for each in backends if key in type(each.options).model_fields]
+    return having or names  # none has it: the first one says what it knows

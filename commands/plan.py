@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from fluxconv.commands.options import (
-    backend_option,
+    backend_options,
     checkpoint_argument,
+    chosen_backends,
     component_option,
     revision_option,
 )
@@ -15,7 +16,7 @@ from fluxconv.commands.output import Output, output_options, size
 
 @click.command("plan")
 @checkpoint_argument
-@backend_option
+@backend_options
 @component_option
 @revision_option
 @click.option("--tensors", is_flag=True, help="Show the decision on every tensor.")
@@ -25,19 +26,21 @@ def command(
     checkpoint: str,
     revision: str | None,
     backends: tuple[str, ...],
+    settings: tuple[str, ...],
+    skip: tuple[str, ...],
+    tensor_types: tuple[str, ...],
     components: tuple[str, ...],
     tensors: bool,
 ) -> None:
     """Show what quantize would write, to the byte, from headers alone."""
     from fluxconv.converters import plan
-    from fluxconv.converters.backends import check_names
     from fluxconv.converters.planning import VariantPlan
     from fluxconv.hub.sources import open_source
 
-    check_names(backends)  # before anything is downloaded
+    chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
     with out.progress() as progress:
         source = open_source(checkpoint, revision=revision, progress=progress)
-    plans = plan(source, backends, components)
+    plans = plan(source, chosen, components)
 
     def variant(item: VariantPlan) -> dict[str, object]:
         return {

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from fluxconv.commands.options import (
-    backend_option,
+    backend_options,
     checkpoint_argument,
     choose_device,
+    chosen_backends,
     component_option,
     device_option,
     overwrite_option,
@@ -20,7 +21,7 @@ from fluxconv.commands.output import Output, output_options, size
 
 @click.command("quantize")
 @checkpoint_argument
-@backend_option
+@backend_options
 @component_option
 @revision_option
 @click.option(
@@ -43,6 +44,9 @@ def command(
     checkpoint: str,
     revision: str | None,
     backends: tuple[str, ...],
+    settings: tuple[str, ...],
+    skip: tuple[str, ...],
+    tensor_types: tuple[str, ...],
     components: tuple[str, ...],
     output: Path,
     source_id: str | None,
@@ -51,15 +55,14 @@ def command(
 ) -> None:
     """Write one variant of CHECKPOINT for each backend, in one pass over its weights."""
     from fluxconv.converters import quantize
-    from fluxconv.converters.backends import check_names
     from fluxconv.hub.sources import open_source
 
-    check_names(backends)  # before anything is downloaded
+    chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
     with out.progress() as progress:
         source = open_source(checkpoint, revision=revision, source_id=source_id, progress=progress)
         variants = quantize(
             source,
-            backends,
+            chosen,
             output,
             components=components,
             device=choose_device(device),

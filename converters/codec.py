@@ -22,6 +22,8 @@ def encode_target(
     first = planned.stored[0]
     if _is_plain(planned):
         return {first.name: rows.to(dtypes.torch_dtype(first.dtype))}
+    if backend.encodes is not None:
+        rows = rows.to(dtypes.torch_dtype(backend.encodes))
     return backend.encode(rows, planned)
 
 

@@ -16,12 +16,17 @@ from types import TracebackType
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor as a file holds it; `dtype` is the container's own name (`BF16`, `Q8_0`)."""
+    """One tensor as a file holds it; `dtype` is the container's own name (`BF16`, `Q8_0`).
+
+    Where it is not `settled`, it is 1-D and `nbytes` is the most it may take: its length depends on
+    the weights and is known when they are encoded.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    settled: bool = True
 
 
 @dataclass(frozen=True)

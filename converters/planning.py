@@ -12,7 +12,13 @@ from typing import Any
 from fluxconv.converters import safetensors_header
 from fluxconv.converters.architectures import Architecture, TensorSpec
 from fluxconv.converters.architectures.base import packed_groups
-from fluxconv.converters.backends import Backend, PlannedTensor, SourceSlice, Target, check_names
+from fluxconv.converters.backends import (
+    Backend,
+    PlannedTensor,
+    SourceSlice,
+    Target,
+    choose_backends,
+)
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
 from fluxconv.converters.layout import FileLayout
 
@@ -28,6 +34,7 @@ class ComponentPlan:
     tensors: tuple[PlannedTensor, ...]
     files: tuple[FileLayout, ...]
     index: Mapping[str, Any] | None
+    skipped: tuple[str, ...]
 
     @property
     def nbytes(self) -> int:
@@ -39,6 +46,11 @@ class ComponentPlan:
         """Stored bits, scales and kept tensors included, over the number of weights."""
         stored = sum(tensor.nbytes for tensor in self.tensors)
         return 8 * stored / sum(spec.numel for spec in self.specs)
+
+    @cached_property
+    def quantization_config(self) -> Mapping[str, Any] | None:
+        """What `config.json` gets under that name."""
+        return self.backend.quantization_config(self.architecture, self.skipped)
 
     @cached_property
     def specs(self) -> tuple[TensorSpec, ...]:
@@ -104,13 +116,13 @@ class VariantPlan:
 
 
 def plan(
-    checkpoint: Checkpoint, backends: Sequence[str], components: tuple[str, ...] = ()
+    checkpoint: Checkpoint, backends: Sequence[str | Backend], components: tuple[str, ...] = ()
 ) -> tuple[VariantPlan, ...]:
-    """The plan of one variant for each backend named, from headers and configs alone.
+    """The plan of one variant for each backend named or given, from headers and configs alone.
 
     Raises `UnknownBackend`, `BadInput` for an unknown component, `UsageError` for a backend twice.
     """
-    found = check_names(backends)
+    found = choose_backends(backends)
     chosen = choose_components(checkpoint, components)
     return tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
 
@@ -131,7 +143,7 @@ def plan_variant(
                 if path.is_file()
             ]
     return VariantPlan(
-        f"{checkpoint.name}-{backend.name}", backend, checkpoint, planned, tuple(carried)
+        f"{checkpoint.name}-{backend.label}", backend, checkpoint, planned, tuple(carried)
     )
 
 
@@ -140,7 +152,10 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
     architecture = component.architecture
     specs = architecture.specs(component.config)
     targets = _packed_targets(specs) if backend.container == "gguf" else _plain_targets(specs)
-    tensors = tuple(backend.plan_tensor(target, architecture) for target in targets)
+    skipped = backend.skipped(specs, architecture)
+    tensors = tuple(
+        _decide(target, backend, architecture, frozenset(skipped)) for target in targets
+    )
     files: tuple[FileLayout, ...]
     index: Mapping[str, Any] | None = None
     if backend.container == "gguf":
@@ -148,8 +163,17 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
     else:
         files, index = _safetensors_files(component, backend, tensors)
     return ComponentPlan(
-        component.name, architecture, component.config, backend, tensors, files, index
+        component.name, architecture, component.config, backend, tensors, files, index, skipped
     )
+
+
+def _decide(
+    target: Target, backend: Backend, architecture: Architecture, skipped: frozenset[str]
+) -> PlannedTensor:
+    modules = {part.tensor.removesuffix(".weight") for part in target.slices}
+    if target.kind == "linear" and modules & skipped:
+        return backend.plan_skipped(target, architecture)
+    return backend.plan_tensor(target, architecture)
 
 
 def gguf_file_name(name: str, component: str, type_name: str) -> str:
@@ -229,5 +253,5 @@ def _gguf_file(
         checkpoint.front_matter,
         tokenizer if tokenizer.is_dir() else None,
     )
-    name = gguf_file_name(checkpoint.name, component.name, backend.type_name)
+    name = gguf_file_name(checkpoint.name, component.name, backend.file_label)
     return lay_out(name, tensors, metadata)

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from fluxconv.converters.backends import require
+from fluxconv.converters.backends import Backend, require
 from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.layout import LayoutWriter
@@ -40,7 +40,7 @@ _VERSIONED = (
 
 def quantize(
     checkpoint: Checkpoint,
-    backends: Sequence[str],
+    backends: Sequence[str | Backend],
     output: Path,
     *,
     components: tuple[str, ...] = (),
@@ -133,6 +133,9 @@ def _write_configs(item: VariantPlan, folder: Path) -> None:
             name = f"{component.architecture.weights_name}.safetensors.index.json"
             text = json.dumps(component.index, indent=2, sort_keys=True) + "\n"
             (place / name).write_text(text, "utf-8")
+        extra = component.backend.extra_files(component.tensors, component.architecture)
+        for name, text in extra.items():
+            (place / name).write_text(text, "utf-8")
 
 
 def quantized_config(component: ComponentPlan) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def quantized_config(component: ComponentPlan) -> dict[str, Any]:
     else:
         config |= {"_diffusers_version": metadata.version("diffusers")}
         config.pop("_name_or_path", None)  # a path of the machine that saved the source
-    quantization = component.backend.quantization_config(component.architecture)
+    quantization = component.backend.quantization_config(component.architecture, component.skipped)
     if quantization is not None:
         config["quantization_config"] = quantization
     return config
@@ -198,7 +201,7 @@ def _write_manifest(
         name=item.name,
         checkpoint=item.checkpoint.name,
         backend=item.backend.name,
-        options={},
+        options=item.backend.options.changed(),
         source=source,
         versions={
             package: metadata.version(package)

@@ -33,8 +33,9 @@ class Variant:
 
     @property
     def backend(self) -> Backend:
-        """Its backend; raises `UnknownBackend` if this fluxconv has none of that name."""
-        return get_backend(self.manifest.backend)
+        """Its backend with its settings; raises `UnknownBackend` or `UsageError` if this fluxconv
+        does not know them."""
+        return get_backend(self.manifest.backend).configured(self.manifest.options)
 
     def component_plans(self) -> dict[str, ComponentPlan]:
         """What its files must hold, planned again from its own configs."""

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hub_client import api_of
 from huggingface_hub import HfApi, constants
 from reported import copied, reported
 from validating import QUICK, Validated, copy_of
 
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, quantize
-from fluxconv.converters.backends import all_backends
+from fluxconv.converters.backends import all_backends, get_backend, missing
 from fluxconv.hub.rehearsal import RehearsalHub, running
 from fluxconv.validators import validate
 from fluxconv.validators.process import Worker
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TINY_FLUX = Path(__file__).parent / "checkpoints" / "tiny-flux"
 
 
@@ -31,14 +33,24 @@ def tiny_checkpoint() -> Checkpoint:
     return open_checkpoint(TINY_FLUX)
 
 
+class Made(dict[str, Variant]):
+    """Variants by backend. Asking for one that this machine cannot make skips the test, and says
+    why."""
+
+    def __missing__(self, name: str) -> Variant:
+        pytest.skip(f"{name} {missing(get_backend(name), DEVICE)}")
+
+
 @pytest.fixture(scope="session")
 def tiny_variants(
     tiny_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Variant]:
-    """One variant of the tiny pipeline for each backend. Copy before changing one."""
-    names = list(all_backends())
-    made = quantize(tiny_checkpoint, names, tmp_path_factory.mktemp("variants"))
-    return dict(zip(names, made, strict=True))
+    """One variant of the tiny pipeline for each backend that this machine can quantize with. Copy
+    before changing one."""
+    names = [name for name, each in all_backends().items() if missing(each, DEVICE) is None]
+    folder = tmp_path_factory.mktemp("variants")
+    made = quantize(tiny_checkpoint, names, folder, device=DEVICE)
+    return Made(zip(names, made, strict=True))
 
 
 @pytest.fixture(scope="session")

@@ -137,7 +137,9 @@ def _config_problems(variant: Variant, plan: ComponentPlan) -> Iterator[str]:
         yield f"{where} is refused by {library}: {_first_line(error)}"
         return
     quantization = plan.config.get("quantization_config")
-    if (quantization is None) != (plan.backend.quantization_config(plan.architecture) is None):
+    if (quantization is None) != (
+        plan.backend.quantization_config(plan.architecture, plan.skipped) is None
+    ):
         fault = "lacks a" if quantization is None else "has a needless"
         yield f"{where} {fault} quantization_config"
     elif quantization is not None:

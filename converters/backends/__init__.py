@@ -16,8 +16,9 @@ __all__ = [
     "SourceSlice",
     "Target",
     "all_backends",
-    "check_names",
+    "choose_backends",
     "get_backend",
+    "missing",
     "require",
 ]
 
@@ -41,26 +42,35 @@ def get_backend(name: str) -> Backend:
         raise UnknownBackend(name, all_backends()) from None
 
 
-def check_names(names: Sequence[str]) -> tuple[Backend, ...]:
-    """The backends of these names, in order.
+def choose_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
+    """The backends of these names, in order; one that is an object already stays as it is.
 
-    Raises `UnknownBackend`, and `UsageError` if one is named twice.
+    Raises `UnknownBackend`, and `UsageError` if two would make variants of one name.
     """
-    if len(set(names)) != len(names):
-        raise UsageError("a backend was named twice")
-    return tuple(get_backend(name) for name in names)
+    found = tuple(get_backend(each) if isinstance(each, str) else each for each in wanted)
+    labels = [backend.label for backend in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"the backend {label} was named twice")
+    return found
+
+
+def missing(backend: Backend, device: str) -> str | None:
+    """What this machine lacks to quantize with `backend` on `device`, and how to mend it; None if
+    it lacks nothing."""
+    requirement = backend.requirement
+    if not requirement.satisfied:
+        have = f"{requirement.installed} is installed" if requirement.installed else "not installed"
+        return f"needs {requirement.package} {requirement.minimum} or newer ({have}): " + (
+            requirement.fix
+        )
+    if device not in backend.quantizes_on:
+        return f"quantizes on {' and '.join(backend.quantizes_on)}, not on {device}"
+    return None
 
 
 def require(backend: Backend, device: str) -> None:
     """Raise `MissingRequirement` unless this machine can quantize with `backend` on `device`."""
-    requirement = backend.requirement
-    if not requirement.satisfied:
-        have = f"{requirement.installed} is installed" if requirement.installed else "not installed"
-        raise MissingRequirement(
-            f"{backend.name} needs {requirement.package} {requirement.minimum} or newer ({have}): "
-            f"{requirement.fix}"
-        )
-    if device not in backend.quantizes_on:
-        raise MissingRequirement(
-            f"{backend.name} quantizes on {' and '.join(backend.quantizes_on)}, not on {device}"
-        )
+    lack = missing(backend, device)
+    if lack is not None:
+        raise MissingRequirement(f"{backend.name} {lack}")

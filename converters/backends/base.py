@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fluxconv.converters import dtypes
-from fluxconv.converters.architectures import Architecture
+from fluxconv.converters.architectures import Architecture, TensorSpec
+from fluxconv.converters.backends.options import Options, parse_options
+from fluxconv.converters.errors import MissingRequirement
 from fluxconv.converters.layout import StoredTensor
 
 if TYPE_CHECKING:
@@ -96,10 +99,13 @@ class Backend(ABC):
 
     `bits` is the nominal number of bits a quantized weight takes, scales included.
     `quantizes_on` lists the devices that can encode, `runs_on` those on which the library runs a
-    saved variant.
+    saved variant. `options` are the user's settings; a backend with settings of its own gives the
+    field a default of its own class.
     """
 
     container: ClassVar[Literal["safetensors", "gguf"]]
+    #: What weights are cast to before they are encoded; None: as the source has them.
+    encodes: ClassVar[str | None] = "BF16"
 
     name: str
     title: str
@@ -108,17 +114,53 @@ class Backend(ABC):
     quantizes_on: tuple[Device, ...]
     runs_on: tuple[Device, ...]
     loads_in: tuple[str, ...]
+    options: Options = Options()  # noqa: RUF009 - frozen
+
+    # What it is --------------------------------------------------------------------------------
+
+    def configured(self, given: Mapping[str, Any]) -> Self:
+        """This backend with the settings `given`; raises `UsageError` for one that it lacks."""
+        return replace(self, options=parse_options(type(self.options), given, self.name))
+
+    @property
+    def label(self) -> str:
+        """Its name, and the settings that are not the defaults: what variants are called after."""
+        return self.name + self.options.suffix
+
+    @property
+    def rows_alone(self) -> bool:
+        """Whether every row is encoded without regard to the others, and each stored tensor holds
+        the same number of bytes for each row, row after row. Such weights are encoded in pieces."""
+        return False
+
+    # What is stored ----------------------------------------------------------------------------
+
+    def skipped(self, specs: Sequence[TensorSpec], architecture: Architecture) -> tuple[str, ...]:
+        """The linear modules that the user wants kept in high precision, in the order of `specs`.
+
+        A library that can only skip by less than a module's full name widens the list.
+        """
+        return tuple(
+            spec.module
+            for spec in specs
+            if spec.kind == "linear"
+            and any(re.search(pattern, spec.module) for pattern in self.options.skip)
+        )
 
     @abstractmethod
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
-        """Decide how `target` is stored."""
+        """Decide how `target`, which is not skipped, is stored."""
+
+    def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
+        """How a target is stored that the user wants kept in high precision."""
+        return kept(target, "skipped as asked")
 
     @abstractmethod
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
-        """The stored tensors for some rows of a target, by stored name.
+        """The stored tensors for a target, or for some of its rows if `rows_alone`, by stored name.
 
-        `weight` is float, on the device to encode on. Backends whose targets are made of several
-        slices get each slice's rows alone and return bytes that follow one another in the file.
+        `weight` has the type `encodes` and is on the device to encode on. A stored tensor that is
+        not `settled` in the plan may be shorter than planned.
         """
 
     @abstractmethod
@@ -127,6 +169,26 @@ class Backend(ABC):
 
         Shape is the target's; float dtype as the decoder returns it.
         """
+
+    def quantization_config(
+        self, architecture: Architecture, skipped: tuple[str, ...]
+    ) -> dict[str, Any] | None:
+        """What `config.json` gets as `quantization_config`, None for nothing."""
+        return None
+
+    def header_metadata(
+        self, planned: tuple[PlannedTensor, ...], architecture: Architecture
+    ) -> dict[str, str]:
+        """The metadata of the component's safetensors headers."""
+        return {"format": "pt"}
+
+    def extra_files(
+        self, planned: tuple[PlannedTensor, ...], architecture: Architecture
+    ) -> dict[str, str]:
+        """Text files that the library puts into the component's folder beside its config."""
+        return {}
+
+    # Loading -----------------------------------------------------------------------------------
 
     @abstractmethod
     def snippet(self, repository: str, files: Mapping[str, str]) -> str:
@@ -138,16 +200,6 @@ class Backend(ABC):
     ) -> torch.nn.Module:
         """One component of a variant at `root`, loaded by its library alone, in bf16."""
 
-    def quantization_config(self, architecture: Architecture) -> dict[str, Any] | None:
-        """What `config.json` gets as `quantization_config`, None for nothing."""
-        return None
-
-    def header_metadata(
-        self, planned: tuple[PlannedTensor, ...], architecture: Architecture
-    ) -> dict[str, str]:
-        """The metadata of the component's safetensors headers."""
-        return {"format": "pt"}
-
     def cannot_run(
         self, architecture: Architecture, config: Mapping[str, Any], device: str
     ) -> str | None:
@@ -155,6 +207,25 @@ class Backend(ABC):
         if device not in self.runs_on:
             return f"{self.requirement.package} runs it on {' and '.join(self.runs_on)} only"
         return None
+
+    # The library's own way: the judge of ours, and `--engine library` --------------------------
+
+    def library_refuses(self, architecture: Architecture, device: str) -> str | None:
+        """Why the library itself cannot quantize this component on `device`; None if it can."""
+        return f"no library quantizes to {self.name}"
+
+    def quantize_with_library(
+        self, folder: Path, architecture: Architecture, skipped: tuple[str, ...], device: str
+    ) -> torch.nn.Module:
+        """The component in `folder` (diffusers or transformers layout, bf16), quantized in memory
+        by its library alone. Call `library_refuses` first."""
+        raise MissingRequirement(f"{self.name}: {self.library_refuses(architecture, device)}")
+
+    def save_with_library(
+        self, model: torch.nn.Module, place: Path, architecture: Architecture
+    ) -> None:
+        """Save what `quantize_with_library` made as the library does."""
+        model.save_pretrained(place)  # type: ignore[operator]
 
 
 def plain(name: str, dtype: str, shape: tuple[int, ...]) -> StoredTensor:

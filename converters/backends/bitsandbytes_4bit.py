@@ -57,11 +57,10 @@ class Bitsandbytes4Bit(FromPretrainedBackend):
         return PlannedTensor(target, stored, "quantized")
 
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
-        import torch
         from bitsandbytes.functional import quantize_4bit
 
         data, state = quantize_4bit(
-            weight.to(torch.bfloat16).contiguous(),
+            weight.contiguous(),
             blocksize=BLOCK_SIZE,
             quant_type=self.quant_type,
         )
@@ -82,19 +81,24 @@ class Bitsandbytes4Bit(FromPretrainedBackend):
         decoded: torch.Tensor = dequantize_4bit(data, state)
         return decoded
 
-    def quantization_config(self, architecture: Architecture) -> dict[str, Any]:
+    def library_config(self, architecture: Architecture, skipped: tuple[str, ...]) -> Any:
         import torch
 
         if architecture.library == "diffusers":
             from diffusers import BitsAndBytesConfig
         else:
             from transformers import BitsAndBytesConfig
-        config: dict[str, Any] = BitsAndBytesConfig(
+        return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quant_type,
             bnb_4bit_compute_dtype=torch.bfloat16,
-        ).to_dict()
-        return config
+            llm_int8_skip_modules=list(skipped) or None,
+        )
+
+    def library_refuses(self, architecture: Architecture, device: str) -> str | None:
+        if device == "cpu" and architecture.library == "diffusers":
+            return "diffusers quantizes with bitsandbytes only on a GPU"
+        return super().library_refuses(architecture, device)
 
     def cannot_run(
         self, architecture: Architecture, config: Mapping[str, Any], device: str

@@ -70,9 +70,19 @@ class Gguf(Backend):
     """Quantized weights of one GGML type."""
 
     container: ClassVar[Literal["safetensors", "gguf"]] = "gguf"
+    encodes: ClassVar[str | None] = None
 
     type_name: str = "Q8_0"
     file_type: str = "MOSTLY_Q8_0"
+
+    @property
+    def rows_alone(self) -> bool:
+        return True
+
+    @property
+    def file_label(self) -> str:
+        """What stands in the file's name: the type, and the settings that are not the defaults."""
+        return self.type_name + self.options.suffix
 
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
         if len(target.shape) == 1:
@@ -89,6 +99,9 @@ class Gguf(Backend):
                 target, "F16", f"fallback: rows of {target.shape[1]} are no multiple of 32"
             )
         return _stored(target, self.type_name, "quantized")
+
+    def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
+        return _stored(target, "BF16", "kept: skipped as asked")
 
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
         import torch

@@ -50,7 +50,7 @@ class TorchaoInt8(FromPretrainedBackend):
 
         rows, columns = weight.shape
         layer = torch.nn.Linear(columns, rows, bias=False, device="meta")
-        layer.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+        layer.weight = torch.nn.Parameter(weight, requires_grad=False)
         quantize_(layer, Int8WeightOnlyConfig())
         parts, metadata = flatten_tensor_state_dict({planned.name: layer.weight.data})
         if metadata[planned.name] != _tensor_json(planned.target.shape):
@@ -83,15 +83,14 @@ class TorchaoInt8(FromPretrainedBackend):
                 metadata[name] = text
         return metadata | {"tensor_names": json.dumps(names)}
 
-    def quantization_config(self, architecture: Architecture) -> dict[str, Any]:
+    def library_config(self, architecture: Architecture, skipped: tuple[str, ...]) -> Any:
         from torchao.quantization import Int8WeightOnlyConfig
 
         if architecture.library == "diffusers":
             from diffusers import TorchAoConfig
         else:
             from transformers import TorchAoConfig
-        config: dict[str, Any] = TorchAoConfig(Int8WeightOnlyConfig()).to_dict()
-        return config
+        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=list(skipped) or None)
 
 
 def _prefix(name: str) -> str:
