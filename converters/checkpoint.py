@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from fluxconv.converters.errors import (
     nearest,
 )
 from fluxconv.converters.safetensors_header import Header, TensorInfo, read_header
+from fluxconv.converters.steps import Step, plain_step
 
 #: The folders of a pipeline that variants carry over unchanged.
 CARRIED = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "vae")
@@ -35,6 +36,7 @@ class Component:
     config: Mapping[str, Any]
     architecture: Architecture
     headers: tuple[Header, ...]
+    steps: tuple[Step, ...] = ()
 
     @cached_property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -147,7 +149,9 @@ def open_component(folder: Path) -> Component:
     headers = tuple(read_header(file) for file in weight_files(folder, architecture))
     component = Component(architecture.component, folder, config, architecture, headers)
     _check_tensors(component)
-    return component
+    expected = {spec.name for spec in architecture.specs(config)}
+    steps = tuple(plain_step(name) for name in component.tensors if name in expected)
+    return replace(component, steps=steps)
 
 
 def architecture_of(config: Mapping[str, Any], where: Path) -> Architecture:
