@@ -184,6 +184,7 @@ def _commands(own: Sequence[Facts]) -> list[Markdown]:
         if set(manifest.components) != set(ARCHITECTURES):
             words += [word for name in manifest.components for word in ("--component", name)]
         words += ["--device", manifest.device]
+        words += ["--engine", "library"] if manifest.engine == "library" else []
         line = shlex.join(words).replace("<!--", "<! --").replace("-->", "-- >")
         lines.append(Markdown(line))
     return lines

@@ -78,3 +78,7 @@ class Bars:
         if self._task is not None:
             self._progress.update(self._task, item="")
             self._task = None
+
+    def note(self, text: str) -> None:
+        if not self._progress.disable:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -36,6 +37,13 @@ from fluxconv.commands.output import Output, output_options, size
     metavar="OWNER/NAME",
     help="The Hub repository that a local CHECKPOINT is a copy of; cards then name it.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["stream", "library"]),
+    default="stream",
+    show_default=True,
+    help="library: the libraries' own from_pretrained and save_pretrained, all in memory.",
+)
 @device_option
 @overwrite_option
 @output_options
@@ -50,6 +58,7 @@ def command(
     components: tuple[str, ...],
     output: Path,
     source_id: str | None,
+    engine: Literal["stream", "library"],
     device: str,
     overwrite: bool,
 ) -> None:
@@ -67,6 +76,7 @@ def command(
             components=components,
             device=choose_device(device),
             overwrite=overwrite,
+            engine=engine,
             progress=progress,
         )
     data = [

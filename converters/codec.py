@@ -20,7 +20,7 @@ def encode_target(
     Tensors stored in an ordinary float type are cast here; the backend sees only the others.
     """
     first = planned.stored[0]
-    if _is_plain(planned):
+    if is_plain(planned):
         return {first.name: rows.to(dtypes.torch_dtype(first.dtype))}
     if backend.encodes is not None:
         rows = rows.to(dtypes.torch_dtype(backend.encodes))
@@ -35,7 +35,7 @@ def decode_target(
     `stored` holds safetensors tensors in their own dtype and shape, GGUF tensors as raw uint8.
     """
     first = planned.stored[0]
-    if _is_plain(planned):
+    if is_plain(planned):
         import torch
 
         found = stored[first.name]
@@ -45,5 +45,6 @@ def decode_target(
     return backend.decode(stored, planned).reshape(planned.target.shape)
 
 
-def _is_plain(planned: PlannedTensor) -> bool:
+def is_plain(planned: PlannedTensor) -> bool:
+    """Whether the target is stored in an ordinary float type, cast and nothing else."""
     return len(planned.stored) == 1 and planned.stored[0].dtype in dtypes.FLOATS

@@ -10,9 +10,13 @@ from collections.abc import Iterable
 
 
 class FluxconvError(Exception):
-    """Base of every error that fluxconv raises on purpose; `str(error)` is fit for a user."""
+    """Base of every error that fluxconv raises on purpose; `str(error)` is fit for a user.
+
+    After one that is `resumable`, the same command goes on where it was stopped.
+    """
 
     exit_code = 1
+    resumable = False
 
 
 class CheckFailed(FluxconvError):
@@ -60,6 +64,12 @@ class OutputExists(BadInput):
     """What would be written is there already."""
 
 
+class DiskFull(BadInput):
+    """The disk, or a limit on it, has no room for what is to be written."""
+
+    resumable = True
+
+
 class SourceChanged(BadInput):
     """A source file changed while it was being read, or since the variant was made."""
 
@@ -96,6 +106,7 @@ class Interrupted(FluxconvError):
     """The user pressed Ctrl-C."""
 
     exit_code = 130
+    resumable = True
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -50,13 +50,22 @@ class FileLayout:
 class LayoutWriter:
     """Writes the files of `layouts` below `folder`, tensor by tensor, at their places.
 
-    The files have their final size from the start, so gaps (alignment) are zeros and a disk that
-    is too small says so at once where the filesystem reserves space.
+    The files have their final size from the start, so gaps (alignment) are zeros. With `resume`,
+    what files of that size hold already stays. `suffix` is added to the files' names.
     """
 
-    def __init__(self, folder: Path, layouts: tuple[FileLayout, ...]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        layouts: tuple[FileLayout, ...],
+        *,
+        resume: bool = False,
+        suffix: str = "",
+    ) -> None:
         self._folder = folder
         self._layouts = layouts
+        self._keep = 0 if resume else os.O_TRUNC
+        self._suffix = suffix
         self._files: dict[str, int] = {}
         self._place: dict[str, tuple[str, Placement]] = {
             tensor: (layout.name, placement)
@@ -66,10 +75,10 @@ class LayoutWriter:
 
     def __enter__(self) -> LayoutWriter:
         for layout in self._layouts:
-            path = self._folder / layout.name
+            path = self._folder / (layout.name + self._suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             # 0644: the safetensors library leaves 0600, which another user cannot read.
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | self._keep, 0o644)
             self._files[layout.name] = handle
             os.ftruncate(handle, layout.size)
             _write_all(handle, memoryview(layout.header), 0)
@@ -81,6 +90,11 @@ class LayoutWriter:
         if start < 0 or start + data.nbytes > place.nbytes:
             raise ValueError(f"{tensor}: {data.nbytes} bytes at {start} exceed {place.nbytes}")
         _write_all(self._files[file], data, place.offset + start)
+
+    def sync(self) -> None:
+        """Have the disk hold for good what was written so far."""
+        for handle in self._files.values():
+            os.fdatasync(handle)
 
     def __exit__(
         self,

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fluxconv.converters.errors import NotAVariant
 
 MANIFEST_NAME = "fluxconv.json"
+#: Who encoded: our own streaming, or the library with the whole model in memory.
+Engine = Literal["stream", "library"]
 
 
 class _Strict(BaseModel):
@@ -71,6 +73,7 @@ class Manifest(_Strict):
     source: SourceRecord
     versions: dict[str, str]
     device: str
+    engine: Engine = "stream"
     bits_per_weight: float
     components: dict[str, ComponentRecord]
     files: dict[str, FileRecord]

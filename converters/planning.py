@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fluxconv.converters.backends import (
     choose_backends,
 )
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
-from fluxconv.converters.layout import FileLayout
+from fluxconv.converters.layout import FileLayout, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
     if backend.container == "gguf":
         files = (_gguf_file(checkpoint, component, backend, tensors),)
     else:
-        files, index = _safetensors_files(component, backend, tensors)
+        files, index = _safetensors_files(component.name, architecture, backend, tensors)
     return ComponentPlan(
         component.name, architecture, component.config, backend, tensors, files, index, skipped
     )
@@ -174,6 +174,20 @@ def _decide(
     if target.kind == "linear" and modules & skipped:
         return backend.plan_skipped(target, architecture)
     return backend.plan_tensor(target, architecture)
+
+
+def settled(plan: ComponentPlan, sizes: Mapping[str, int]) -> ComponentPlan:
+    """The plan with the true `sizes` of tensors that it could only bound, by stored name."""
+
+    def true(stored: StoredTensor) -> StoredTensor:
+        nbytes = sizes.get(stored.name, stored.nbytes)
+        return stored if stored.settled else replace(stored, shape=(nbytes,), nbytes=nbytes)
+
+    tensors = tuple(
+        replace(tensor, stored=tuple(map(true, tensor.stored))) for tensor in plan.tensors
+    )
+    files, index = _safetensors_files(plan.component, plan.architecture, plan.backend, tensors)
+    return replace(plan, tensors=tensors, files=files, index=index)
 
 
 def gguf_file_name(name: str, component: str, type_name: str) -> str:
@@ -205,12 +219,14 @@ def _packed_targets(specs: tuple[TensorSpec, ...]) -> list[Target]:
 
 
 def _safetensors_files(
-    component: Component, backend: Backend, tensors: tuple[PlannedTensor, ...]
+    component: str,
+    architecture: Architecture,
+    backend: Backend,
+    tensors: tuple[PlannedTensor, ...],
 ) -> tuple[tuple[FileLayout, ...], Mapping[str, Any] | None]:
     """The files and the index that the library's `save_pretrained` would write."""
     from huggingface_hub import split_state_dict_into_shards_factory
 
-    architecture = component.architecture
     metadata = backend.header_metadata(tensors, architecture)
     stored = {item.name: item for tensor in tensors for item in tensor.stored}
     split = split_state_dict_into_shards_factory(
@@ -221,7 +237,7 @@ def _safetensors_files(
     )
     files = tuple(
         safetensors_header.lay_out(
-            f"{component.name}/{name}", [stored[item] for item in items], metadata
+            f"{component}/{name}", [stored[item] for item in items], metadata
         )
         for name, items in split.filename_to_tensors.items()
     )

@@ -17,6 +17,9 @@ class Progress(Protocol):
     def finish(self) -> None:
         """The task is over."""
 
+    def note(self, text: str) -> None:
+        """A sentence that the user should read, beside the progress."""
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -28,4 +31,7 @@ class Silent:
         pass
 
     def finish(self) -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from importlib import metadata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fluxconv.converters.backends import Backend, require
 from fluxconv.converters.checkpoint import Checkpoint
-from fluxconv.converters.errors import BadInput
+from fluxconv.converters.configs import write_configs
+from fluxconv.converters.converging import already_made, confirm
+from fluxconv.converters.errors import BadInput, DiskFull, MissingRequirement
+from fluxconv.converters.journal import JOURNAL_NAME, Journal
 from fluxconv.converters.layout import LayoutWriter
-from fluxconv.converters.manifest import (
-    MANIFEST_NAME,
-    ComponentRecord,
-    FileRecord,
-    KeptTensor,
-    Manifest,
-    SourceRecord,
-)
+from fluxconv.converters.manifest import Engine
 from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
 from fluxconv.converters.progress import Progress, Silent
-from fluxconv.converters.staging import check_free, staged
-from fluxconv.converters.stored import component_entries
-from fluxconv.converters.stream import stream_component
-from fluxconv.converters.variant import Variant, hash_file, open_variant
+from fluxconv.converters.records import source_record, subject, write_manifest
+from fluxconv.converters.settling import needs_settling, settle
+from fluxconv.converters.staging import empty, hidden, staged
+from fluxconv.converters.stored import component_entries, matches
+from fluxconv.converters.stream import Output, stream_component
+from fluxconv.converters.variant import Variant, open_variant
 
-_VERSIONED = (
-    "fluxconv",
-    "torch",
-    "diffusers",
-    "transformers",
-    "safetensors",
-)
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def quantize(
@@ -46,189 +38,214 @@ def quantize(
     components: tuple[str, ...] = (),
     device: str = "cpu",
     overwrite: bool = False,
+    engine: Engine = "stream",
     progress: Progress | None = None,
 ) -> tuple[Variant, ...]:
     """Write one variant for each backend into `output`, reading the source once.
 
-    Each variant is staged in a hidden folder beside its place, hashed after reopening, and renamed
-    into place when all is well; until then, and after any failure, `output` holds what it held.
-    Raises `MissingRequirement`, `OutputExists`, `BadWeight`, `MalformedFile`, `BadInput`.
+    Each variant is made in a hidden folder beside its place, hashed after reopening, and renamed
+    into place when all is well; until then `output` holds what it held. After a kill, Ctrl-C or a
+    full disk the same call goes on where it was stopped; variants that are there already, made of
+    the same source with the same settings, are left as they are. The `library` engine calls the
+    libraries' own `from_pretrained` and `save_pretrained`, with the whole model in memory.
+
+    Raises `MissingRequirement`, `OutputExists`, `BadWeight`, `MalformedFile`, `SourceChanged`,
+    `DiskFull`, `BadInput`.
     """
     progress = progress or Silent()
     plans = plan(checkpoint, backends, components)
     if output.resolve().is_relative_to(checkpoint.root):
         raise BadInput(f"{output}: lies in the source, which is never written to; choose another")
+    subjects = {item.name: subject(item, device, engine) for item in plans}
+    there = {}
     for item in plans:
+        found = already_made(output / item.name, subjects[item.name], overwrite=overwrite)
+        if found is not None:
+            there[item.name] = found
+    todo = [item for item in plans if item.name not in there]
+    for item in todo:
         require(item.backend, device)
-        check_free(output / item.name, overwrite=overwrite)
-    check_space(plans, output)
-    with ExitStack() as commits:
-        folders = [
-            commits.enter_context(staged(output / item.name, overwrite=overwrite)) for item in plans
+        _require_engine(item, engine, device)
+    check_space(todo, output)
+    if there:
+        known = source_record(checkpoint, plans[0], {}, progress)
+        for variant in there.values():
+            confirm(variant, known.files)
+            progress.note(f"{variant.name}: is there already, made from the same source")
+    with _faults(output), ExitStack() as commits:
+        made = [
+            commits.enter_context(
+                _making(item, output / item.name, subjects[item.name], overwrite, progress)
+            )
+            for item in todo
         ]
-        hashes = _stream(checkpoint, plans, folders, device, progress)
-        source = _source_record(checkpoint, plans[0], hashes)
-        progress.start("Hashing", sum(item.nbytes for item in plans))
-        for item, folder in zip(plans, folders, strict=True):
-            _copy_carried(item, folder)
-            _write_configs(item, folder)
-            _reopen(item, folder)
-            _write_manifest(item, folder, source, device, progress)
+        run = _with_library if engine == "library" else _streamed
+        hashes = run(checkpoint, made, device, progress)
+        if made:
+            source = source_record(checkpoint, plans[0], hashes, progress)
+            progress.start("Hashing", sum(item.nbytes for item in todo))
+        for each in made:
+            _copy_carried(each)
+            for component in each.done:
+                write_configs(component, each.folder)
+            _reopen(each)
+            parts = tuple(each.done)
+            write_manifest(each.plan, parts, each.folder, source, device, engine, progress)
         progress.finish()
     return tuple(open_variant(output / item.name) for item in plans)
 
 
 def check_space(plans: Sequence[VariantPlan], output: Path) -> None:
-    """Raise `BadInput` if the disk of `output` has less free space than the plans need."""
-    needed = sum(item.nbytes for item in plans)
+    """Raise `DiskFull` if the disk of `output` has less free space than is still to be written."""
+    needed = 0
+    for item in plans:
+        needed += item.nbytes - _allocated(hidden(output / item.name, "partial"))
+        needed += max(  # the copy of a file with its true sizes stands beside it for a while
+            (file.size for c in item.components if needs_settling(c) for file in c.files), default=0
+        )
     place = output.absolute()
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < needed:
-        raise BadInput(
+        raise DiskFull(
             f"{output}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; choose "
             "another disk with -o, or fewer backends"
         )
 
 
-def _stream(
-    checkpoint: Checkpoint,
-    plans: Sequence[VariantPlan],
-    folders: Sequence[Path],
-    device: str,
-    progress: Progress,
-) -> dict[str, str]:
-    names = [component.component for component in plans[0].components]
+@dataclass
+class _Making:
+    """A variant on its way; `done` are the plans of its components as they were carried out."""
+
+    plan: VariantPlan
+    folder: Path
+    journal: Journal
+    done: list[ComponentPlan] = field(default_factory=list)
+
+
+@contextmanager
+def _making(
+    item: VariantPlan, place: Path, what: Mapping[str, Any], overwrite: bool, progress: Progress
+) -> Iterator[_Making]:
+    """The hidden folder of a variant and its journal; in place when the block ends well."""
+    with (
+        staged(place, overwrite=overwrite, resumable=True) as folder,
+        Journal(folder / JOURNAL_NAME, what, fits=lambda j: _fits(item, folder, j)) as journal,
+    ):
+        if journal.fresh:
+            empty(folder, but=JOURNAL_NAME)
+        if journal.why:
+            progress.note(f"{item.name}: starts over: {journal.why}")
+        elif len(journal):
+            progress.note(f"{item.name}: goes on, {len(journal)} weights are written already")
+        yield _Making(item, folder, journal)
+    (place / JOURNAL_NAME).unlink(missing_ok=True)
+
+
+def _fits(item: VariantPlan, folder: Path, journal: Journal) -> bool:
+    """Whether the files stand as the journal of an earlier run presumes."""
+    return all(
+        (folder / file.name).is_file() and (folder / file.name).stat().st_size == file.size
+        for component in item.components
+        if journal.began(component.component) and not journal.is_settled(component.component)
+        for file in component.files
+    )
+
+
+def _streamed(
+    checkpoint: Checkpoint, made: Sequence[_Making], device: str, progress: Progress
+) -> dict[Path, str]:
+    """Stream every component into all variants; returns the sha256 of each file read."""
+    if not made:
+        return {}
+    names = [component.component for component in made[0].plan.components]
     progress.start("Quantizing", sum(checkpoint.components[name].nbytes for name in names))
-    hashes: dict[str, str] = {}
+    hashes: dict[Path, str] = {}
     for index, name in enumerate(names):
         with ExitStack() as stack:
-            outputs: list[tuple[ComponentPlan, LayoutWriter]] = []
-            for item, folder in zip(plans, folders, strict=True):
-                component_plan = item.components[index]
-                writer = stack.enter_context(LayoutWriter(folder, component_plan.files))
-                outputs.append((component_plan, writer))
-            found = stream_component(checkpoint.components[name], outputs, device, progress)
-            prefix = checkpoint.components[name].path.relative_to(checkpoint.root)
-            hashes |= {(prefix / file).as_posix(): value for file, value in found.items()}
+            outputs = []
+            for each in made:
+                component = each.plan.components[index]
+                if each.journal.is_settled(name):
+                    continue
+                writer = LayoutWriter(each.folder, component.files, resume=not each.journal.fresh)
+                outputs.append(Output(component, stack.enter_context(writer), each.journal))
+            if outputs:
+                hashes |= stream_component(checkpoint.components[name], outputs, device, progress)
+        for each in made:
+            component = each.plan.components[index]
+            if needs_settling(component):
+                component = settle(each.folder, component, each.journal)
+            each.done.append(component)
     progress.finish()
     return hashes
 
 
-def _copy_carried(item: VariantPlan, folder: Path) -> None:
-    for path in item.carried:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(item.checkpoint.root / path, folder / path)
+def _with_library(
+    checkpoint: Checkpoint, made: Sequence[_Making], device: str, progress: Progress
+) -> dict[Path, str]:
+    """Have the libraries quantize and save; what they write is then held against the plan."""
+    for each in made:
+        progress.start(f"{each.plan.name}, with its library", len(each.plan.components), "parts")
+        for component in each.plan.components:
+            name, backend = component.component, component.backend
+            place = each.folder / name
+            model = backend.quantize_with_library(
+                checkpoint.components[name].path, component.architecture, component.skipped, device
+            )
+            backend.save_with_library(model, place, component.architecture)
+            del model
+            for file in place.iterdir():
+                file.chmod(0o644)  # the libraries leave their weights unreadable to others
+            each.done.append(component)
+            progress.advance(1, name)
+        progress.finish()
+    return {}
 
 
-def _write_configs(item: VariantPlan, folder: Path) -> None:
+def _require_engine(item: VariantPlan, engine: Engine, device: str) -> None:
+    if engine == "stream":
+        return
     for component in item.components:
-        config = quantized_config(component)
-        place = folder / component.component
-        place.mkdir(exist_ok=True)
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (place / "config.json").write_text(text, "utf-8")
-        if component.index is not None:
-            name = f"{component.architecture.weights_name}.safetensors.index.json"
-            text = json.dumps(component.index, indent=2, sort_keys=True) + "\n"
-            (place / name).write_text(text, "utf-8")
-        extra = component.backend.extra_files(component.tensors, component.architecture)
-        for name, text in extra.items():
-            (place / name).write_text(text, "utf-8")
+        why = component.backend.library_refuses(component.architecture, device)
+        if why is not None:
+            raise MissingRequirement(
+                f"{item.backend.name}, {component.component}: {why}; leave out --engine library"
+            )
 
 
-def quantized_config(component: ComponentPlan) -> dict[str, Any]:
-    """The component's `config.json` as its library would save it, quantization included."""
-    config = dict(component.config)
-    if component.architecture.library == "transformers":
-        config |= {"transformers_version": metadata.version("transformers"), "dtype": "bfloat16"}
-    else:
-        config |= {"_diffusers_version": metadata.version("diffusers")}
-        config.pop("_name_or_path", None)  # a path of the machine that saved the source
-    quantization = component.backend.quantization_config(component.architecture, component.skipped)
-    if quantization is not None:
-        config["quantization_config"] = quantization
-    return config
+@contextmanager
+def _faults(output: Path) -> Iterator[None]:
+    """A disk that is full is an error with a way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFull(
+            f"{output}: no room left while writing ({error.strerror}); make room and give the same "
+            "command again: what is done is kept"
+        ) from error
 
 
-def _reopen(item: VariantPlan, folder: Path) -> None:
+def _allocated(folder: Path) -> int:
+    """Bytes that the files of an interrupted run take on the disk; their holes take none."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+
+
+def _copy_carried(each: _Making) -> None:
+    for path in each.plan.carried:
+        (each.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(each.plan.checkpoint.root / path, each.folder / path)
+
+
+def _reopen(each: _Making) -> None:
     """Read back what was written: every stored tensor stands where the plan has it."""
-    for component in item.components:
-        entries = component_entries(folder, component)
+    for component in each.done:
+        entries = component_entries(each.folder, component)
         for tensor in component.tensors:
             for stored in tensor.stored:
-                entry = entries[stored.name]
-                if (entry.dtype, entry.shape, entry.nbytes) != (
-                    stored.dtype,
-                    stored.shape,
-                    stored.nbytes,
-                ):
+                entry = entries.get(stored.name)
+                if entry is None or not matches(entry, stored):
                     raise RuntimeError(f"{stored.name}: written as {entry}, planned as {stored}")
-
-
-def _source_record(
-    checkpoint: Checkpoint, item: VariantPlan, hashes: Mapping[str, str]
-) -> SourceRecord:
-    files = {
-        name: FileRecord(size=(checkpoint.root / name).stat().st_size, sha256=sha256)
-        for name, sha256 in hashes.items()
-    }
-    configs = [
-        (checkpoint.components[c.component].path / "config.json").relative_to(checkpoint.root)
-        for c in item.components
-    ]
-    for path in [*item.carried, *configs]:
-        files[path.as_posix()] = hash_file(checkpoint.root / path)
-    return SourceRecord(
-        id=checkpoint.source,
-        revision=checkpoint.revision,
-        files=dict(sorted(files.items())),
-        metadata=json.loads(json.dumps(dict(checkpoint.front_matter), default=str)),
-    )
-
-
-def _write_manifest(
-    item: VariantPlan, folder: Path, source: SourceRecord, device: str, progress: Progress
-) -> None:
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            record = hash_file(path)
-            files[path.relative_to(folder).as_posix()] = record
-            progress.advance(record.size, f"{item.name}/{path.name}")
-    manifest = Manifest(
-        name=item.name,
-        checkpoint=item.checkpoint.name,
-        backend=item.backend.name,
-        options=item.backend.options.changed(),
-        source=source,
-        versions={
-            package: metadata.version(package)
-            for package in (*_VERSIONED, item.backend.requirement.package)
-        },
-        device=device,
-        bits_per_weight=round(item.bits_per_weight, 4),
-        components={c.component: _component_record(item, c) for c in item.components},
-        files=files,
-    )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
-
-
-def _component_record(item: VariantPlan, component: ComponentPlan) -> ComponentRecord:
-    loader = "from_single_file" if item.backend.container == "gguf" else "from_pretrained"
-    if component.architecture.library == "transformers":
-        loader = "from_pretrained"
-    return ComponentRecord(
-        files=[file.name for file in component.files],
-        loader=f"{component.architecture.library}.{component.architecture.class_name}.{loader}",
-        bits_per_weight=round(component.bits_per_weight, 4),
-        weight_bytes=component.nbytes,
-        source_bytes=item.checkpoint.components[component.component].nbytes,
-        quantized=sum(tensor.quantized for tensor in component.tensors),
-        kept=[
-            KeptTensor(name=tensor.name, dtype=tensor.stored[0].dtype, reason=tensor.reason)
-            for tensor in component.tensors
-            if not tensor.quantized
-        ],
-    )

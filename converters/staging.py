@@ -9,25 +9,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fluxconv.converters.errors import BadInput, OutputExists
+from fluxconv.converters.errors import BadInput, FluxconvError, OutputExists
 from fluxconv.converters.manifest import MANIFEST_NAME
 
 
 @contextmanager
-def staged(place: Path, *, overwrite: bool | None = None) -> Iterator[Path]:
+def staged(
+    place: Path, *, overwrite: bool | None = None, resumable: bool = False
+) -> Iterator[Path]:
     """A temporary folder beside `place`, renamed into it when the block ends well.
 
-    If the block fails, the folder is removed and `place` is as it was. What an earlier, killed run
-    left there is replaced. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
+    If the block fails, `place` is as it was and the folder is removed, unless it is `resumable`:
+    then it stays after a failure that the same command can get over (see `goes_on_after`), with
+    all that it holds. What an earlier, killed run left there is replaced, or handed on if
+    `resumable`. Raises `OutputExists` if `place` exists (unless `overwrite`, and then
     only a variant is replaced; None if the user has no such choice) or if another run is writing
     it, `BadInput` if it cannot be written.
     """
-    old = place.parent / f".{place.name}.old"
+    old = hidden(place, "old")
     if old.exists() and not place.exists():
         old.rename(place)  # a run was killed between taking the old one away and its own commit
     check_free(place, overwrite=overwrite)
     busy = f"{place}: another run is writing it"
-    with locked(place.parent / f".{place.name}.partial", busy) as partial:
+    with locked(hidden(place, "partial"), busy, resumable=resumable) as partial:
         yield partial
         sync_tree(partial)
         check_free(place, overwrite=overwrite)
@@ -50,10 +54,21 @@ def check_free(place: Path, *, overwrite: bool | None = None) -> None:
         raise OutputExists(f"{place}: is not a variant, so --overwrite leaves it alone; remove it")
 
 
+def hidden(place: Path, what: str) -> Path:
+    """The path beside `place` where `what` of it is kept while it is made."""
+    return place.parent / f".{place.name}.{what}"
+
+
+def goes_on_after(error: BaseException) -> bool:
+    """Whether the same command, given again, can go on after `error`: a kill, Ctrl-C, a full disk,
+    a crash; but not bad input, which would only fail again."""
+    return not isinstance(error, FluxconvError) or error.resumable
+
+
 @contextmanager
-def locked(folder: Path, busy: str) -> Iterator[Path]:
+def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path]:
     """The hidden folder `folder`, made or emptied, for one run alone; gone at the end of the block
-    unless it was renamed away.
+    unless it was renamed away. If `resumable`, it is not emptied, and stays as `staged` says.
 
     Raises `OutputExists` with the sentence `busy` if another run has it, `BadInput` if it cannot be
     made.
@@ -70,11 +85,15 @@ def locked(folder: Path, busy: str) -> Iterator[Path]:
                 raise BlockingIOError  # the run that held the lock has just renamed it
         except BlockingIOError:
             raise OutputExists(busy) from None
-        _empty(folder)  # what a killed run left
+        if not resumable:
+            empty(folder)  # what a killed run left
         try:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            if not (resumable and goes_on_after(error)):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
 
@@ -95,8 +114,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path, *, but: str = "") -> None:
+    """Remove everything in `folder`, except the file `but`."""
     for path in folder.iterdir():
+        if path.name == but:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

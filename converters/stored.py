@@ -12,6 +12,7 @@ from fluxconv.converters.backends import SourceSlice
 from fluxconv.converters.codec import decode_target
 from fluxconv.converters.errors import MalformedFile
 from fluxconv.converters.gguf.reader import read_gguf_header
+from fluxconv.converters.layout import StoredTensor
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.reader import as_tensor, read_exactly
 from fluxconv.converters.safetensors_header import read_header
@@ -43,6 +44,17 @@ class StoredEntry:
         finally:
             os.close(handle)
         return raw if self.is_gguf else as_tensor(raw, self.dtype, self.shape)
+
+
+def matches(entry: StoredEntry, planned: StoredTensor) -> bool:
+    """Whether a file's tensor is what was planned; one that is not settled may be shorter."""
+    if not planned.settled and len(entry.shape) == 1:
+        return entry.dtype == planned.dtype and entry.nbytes <= planned.nbytes
+    return (entry.dtype, entry.shape, entry.nbytes) == (
+        planned.dtype,
+        planned.shape,
+        planned.nbytes,
+    )
 
 
 def read_entries(file: Path) -> tuple[StoredEntry, ...]:

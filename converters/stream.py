@@ -2,62 +2,114 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fluxconv.converters.backends import PlannedTensor
 from fluxconv.converters.checkpoint import Component
-from fluxconv.converters.codec import encode_target
-from fluxconv.converters.errors import BadWeight
-from fluxconv.converters.layout import LayoutWriter
+from fluxconv.converters.codec import encode_target, is_plain
+from fluxconv.converters.errors import BadWeight, SourceChanged
+from fluxconv.converters.journal import Journal
+from fluxconv.converters.layout import LayoutWriter, StoredTensor
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.reader import ComponentReader
+from fluxconv.converters.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     import torch
 
+_PIECE = 1 << 22  # weights encoded at once where rows stand alone: what they need stays in cache
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where one component of one variant goes."""
+
+    plan: ComponentPlan
+    writer: LayoutWriter
+    journal: Journal
+
 
 def stream_component(
-    component: Component,
-    outputs: Sequence[tuple[ComponentPlan, LayoutWriter]],
-    device: str,
-    progress: Progress,
-) -> Mapping[str, str]:
+    component: Component, outputs: Sequence[Output], device: str, progress: Progress
+) -> Mapping[Path, str]:
     """Write one component of every variant in one pass; returns the sha256 of each file read.
 
-    Memory holds one source tensor and what is encoded from it, whatever the model's size and the
-    number of variants. Raises `BadWeight` naming a tensor with NaN or infinity.
+    Reading, encoding and writing overlap. Memory holds a few source tensors and what is encoded
+    from them, whatever the model's size and the number of variants. Weights that a journal has are
+    read, for the hash, and not encoded again. Raises `BadWeight` naming a tensor with NaN or
+    infinity, `SourceChanged` if what a journal has was made from other weights.
     """
-    reader = ComponentReader(component)
-    for info, weight in reader:
-        _check_finite(weight, info.name, info.file)
-        on_device = weight.to(device)
-        for plan, writer in outputs:
-            _write_share(plan, writer, info.name, on_device)
-        progress.advance(info.nbytes, info.name)
+    reader = ComponentReader(component, pinned=device != "cpu")
+    with WriteBehind() as writing:
+        for read in reader:
+            for name, weight in read.weights:
+                todo = [each for each in outputs if not _is_done(each, name, read.digest)]
+                if todo:
+                    _check_finite(weight, name, component.path)
+                    on_device = weight.to(device, non_blocking=True)
+                for output in todo:
+                    _encode_and_write(output, name, on_device, read.digest, writing)
+            writing.put(0, read.release)
+            progress.advance(read.nbytes, name if read.nbytes else "")
     return reader.hashes
 
 
-def _write_share(
-    plan: ComponentPlan, writer: LayoutWriter, source: str, weight: torch.Tensor
+def _is_done(output: Output, weight: str, digest: str) -> bool:
+    before = output.journal.digest(output.plan.component, weight)
+    if before not in (None, digest):
+        raise SourceChanged(
+            f"{weight}: is not what it was when the interrupted run read it; the same command will "
+            "start over"
+        )
+    return before is not None
+
+
+def _encode_and_write(
+    output: Output, source: str, weight: torch.Tensor, digest: str, writing: WriteBehind
 ) -> None:
+    plan, sizes, total = output.plan, {}, 0
     for planned, part, row in plan.by_source[source]:
-        rows = weight[part.start : part.stop]
-        encoded = encode_target(plan.backend, planned, rows)
-        for stored in planned.stored:
-            data = encoded.pop(stored.name)
-            share = stored.nbytes * (part.stop - part.start) // planned.target.shape[0]
-            if data.nbytes != share:
-                raise RuntimeError(
-                    f"{stored.name}: {plan.backend.name} encoded {data.nbytes} bytes where the "
-                    f"plan has {share}"
-                )
-            writer.write(
-                stored.name, as_bytes(data), row * stored.nbytes // planned.target.shape[0]
-            )
-        if encoded:
-            raise RuntimeError(f"{planned.name}: not in the plan: {', '.join(encoded)}")
+        for piece, start in _pieces(plan, planned, weight[part.start : part.stop]):
+            encoded = encode_target(plan.backend, planned, piece)
+            for stored in planned.stored:
+                data = encoded.pop(stored.name)
+                at = (row + start) * stored.nbytes // planned.target.shape[0]
+                _check_size(stored, data.nbytes, piece.shape[0], planned)
+                if not stored.settled:
+                    sizes[stored.name] = data.nbytes
+                writing.put(data.nbytes, partial(_write, output.writer, stored.name, data, at))
+                total += data.nbytes
+            if encoded:
+                raise RuntimeError(f"{planned.name}: not in the plan: {', '.join(encoded)}")
+    writing.put(0, partial(output.journal.add, plan.component, source, digest, total, sizes))
+    writing.put(0, partial(output.journal.sync, output.writer.sync))
+
+
+def _pieces(
+    plan: ComponentPlan, planned: PlannedTensor, rows: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """The rows in pieces that may be encoded one by one, each with its first row."""
+    if not (plan.backend.rows_alone or is_plain(planned)):
+        yield rows, 0
+        return
+    count = max(1, _PIECE * rows.shape[0] // max(1, rows.numel()))
+    for start in range(0, rows.shape[0], count):
+        yield rows[start : start + count], start
+
+
+def _write(writer: LayoutWriter, name: str, data: torch.Tensor, at: int) -> None:
+    writer.write(name, as_bytes(data), at)
+
+
+def _check_size(stored: StoredTensor, nbytes: int, rows: int, planned: PlannedTensor) -> None:
+    share = stored.nbytes * rows // planned.target.shape[0]
+    if nbytes != share and (stored.settled or nbytes > share):
+        raise RuntimeError(f"{stored.name}: encoded to {nbytes} bytes where the plan has {share}")
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:
@@ -68,9 +120,13 @@ def as_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def _check_finite(weight: torch.Tensor, name: str, file: Path) -> None:
+def _check_finite(weight: torch.Tensor, name: str, where: Path) -> None:
     import torch
 
-    if not bool(torch.isfinite(weight).all()):
-        kind = "NaN" if bool(torch.isnan(weight).any()) else "infinity"
-        raise BadWeight(f"{file}: '{name}' contains {kind}; this checkpoint cannot draw")
+    if not weight.numel():
+        return
+    # The least and the greatest value are NaN if any value is; this is one quick pass.
+    ends = torch.stack(torch.aminmax(weight))
+    if not bool(torch.isfinite(ends).all()):
+        kind = "NaN" if bool(torch.isnan(ends).any()) else "infinity"
+        raise BadWeight(f"{where}: '{name}' contains {kind}; this checkpoint cannot draw")

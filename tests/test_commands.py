@@ -142,7 +142,7 @@ def test_generate_draws_a_picture(tiny_variants: dict[str, Variant], tmp_path: P
     [
         (["nonsense"], 2, "No such command"),
         (["plan", "{tiny}"], 2, "--backend"),
-        (["plan", "{tiny}", "--backend", "bnb-nf5"], 2, "did you mean bnb-nf4?"),
+        (["plan", "{tiny}", "--backend", "bnb-nf5"], 2, "did you mean bnb-nf4"),
         (["plan", "/no/such/folder", "--backend", "bnb-nf4"], 3, "no such folder"),
         (["plan", "{tests}", "--backend", "bnb-nf4"], 3, "no Flux checkpoint here"),
         (["inspect", "/no/such/folder"], 3, "no such file"),

@@ -120,5 +120,7 @@ def _pass_on(event: Mapping[str, Any], progress: Progress) -> None:
         progress.start(*event["start"])
     elif "advance" in event:
         progress.advance(*event["advance"])
+    elif "note" in event:
+        progress.note(event["note"])
     else:
         progress.finish()

@@ -17,7 +17,7 @@ from fluxconv.converters.load import model_class
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
-from fluxconv.converters.stored import StoredEntry, read_entries
+from fluxconv.converters.stored import StoredEntry, matches, read_entries
 from fluxconv.converters.variant import Variant, hash_file, open_variant
 from fluxconv.validators.report import IMAGES, StructureResult
 
@@ -117,7 +117,7 @@ def _tensor_problems(variant: Variant, plan: ComponentPlan) -> Iterator[str]:
     for name, wanted in planned.items():
         if name not in found:
             yield f"{plan.component}: the tensor '{name}' is missing"
-        elif _described(found[name]) != _described(wanted):
+        elif not matches(found[name], wanted):
             yield (
                 f"{plan.component}: the tensor '{name}' is {_described(found[name])}, planned as "
                 f"{_described(wanted)}"

@@ -1,7 +1,7 @@
 """The process in which a variant, or its source, is opened from disk: `process.Worker` starts it.
 
 Jobs come in on stdin, one JSON object a line; events go out on stdout, one JSON object a line:
-`start`, `advance` and `finish` are progress; `result`, `error` or `crash` ends the job.
+`start`, `advance`, `finish` and `note` are progress; `result`, `error` or `crash` ends the job.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ class _Events:
 
     def finish(self) -> None:
         self.send({"finish": True})
+
+    def note(self, text: str) -> None:
+        self.send({"note": text})
 
 
 def main() -> None:

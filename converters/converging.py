@@ -1,0 +1,50 @@
+"""Whether what stands in the output already is what the command would make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fluxconv.converters.errors import NotAVariant, OutputExists
+from fluxconv.converters.journal import JOURNAL_NAME
+from fluxconv.converters.manifest import FileRecord
+from fluxconv.converters.variant import Variant, open_variant
+
+
+def already_made(place: Path, subject: Mapping[str, Any], *, overwrite: bool) -> Variant | None:
+    """The finished variant in `place`, as far as its manifest tells, made of what `subject` says.
+
+    None if there is nothing there, or if it is to be replaced. Raises `OutputExists` if there is
+    anything else. The source's hashes are not compared; see `confirm`.
+    """
+    if overwrite or not (place.exists() or place.is_symlink()):
+        return None
+    ways_out = "remove it, choose another folder, or give --overwrite"
+    try:
+        variant = open_variant(place)
+    except NotAVariant:
+        raise OutputExists(f"{place}: exists and is no variant; {ways_out}") from None
+    found = variant.manifest.model_dump(mode="json")
+    found |= {"source": [found["source"]["id"], found["source"]["revision"]]}
+    for key, value in subject.items():
+        if key in found and found[key] != value:
+            raise OutputExists(f"{place}: exists, and its {key} is another; {ways_out}")
+    for name, record in variant.manifest.files.items():
+        path = place / name
+        if not path.is_file() or path.stat().st_size != record.size:
+            raise OutputExists(f"{place}: exists, and its {name} is damaged; {ways_out}")
+    return variant
+
+
+def confirm(variant: Variant, source_files: Mapping[str, FileRecord]) -> None:
+    """Raise `OutputExists` unless the variant was made from just these files.
+
+    If it was, what a kill right after its last rename may have left in it is removed.
+    """
+    if variant.manifest.source.files != dict(source_files):
+        raise OutputExists(
+            f"{variant.root}: exists, made from other weights; remove it, choose another folder, "
+            "or give --overwrite"
+        )
+    (variant.root / JOURNAL_NAME).unlink(missing_ok=True)

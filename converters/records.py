@@ -1,0 +1,163 @@
+"""What the manifest says of a variant and of its source."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fluxconv.converters.checkpoint import Checkpoint
+from fluxconv.converters.journal import JOURNAL_NAME
+from fluxconv.converters.manifest import (
+    MANIFEST_NAME,
+    ComponentRecord,
+    Engine,
+    FileRecord,
+    KeptTensor,
+    Manifest,
+    SourceRecord,
+)
+from fluxconv.converters.planning import ComponentPlan, VariantPlan
+from fluxconv.converters.progress import Progress
+from fluxconv.converters.variant import hash_file
+
+_VERSIONED = (
+    "fluxconv",
+    "torch",
+    "diffusers",
+    "transformers",
+    "safetensors",
+)
+
+
+def subject(item: VariantPlan, device: str, engine: Engine) -> dict[str, Any]:
+    """All that decides a variant's bytes, except for the contents of the source's files.
+
+    The journal of an interrupted run holds it, and a finished variant's manifest most of it.
+    """
+    layout = hashlib.sha256()
+    for component in item.components:
+        for file in component.files:
+            layout.update(file.name.encode() + file.header)
+    return {
+        "name": item.name,
+        "checkpoint": item.checkpoint.name,
+        "source": [item.checkpoint.source, item.checkpoint.revision],
+        "backend": item.backend.name,
+        "options": item.backend.options.changed(),
+        "components": [component.component for component in item.components],
+        "versions": _versions(item),
+        "device": device,
+        "engine": engine,
+        "weights, sizes or dates of the source": [
+            [name, path.stat().st_size, path.stat().st_mtime_ns]
+            for name, path in _source_files(item.checkpoint, item).items()
+        ],
+        "layout": layout.hexdigest(),
+    }
+
+
+def source_record(
+    checkpoint: Checkpoint, item: VariantPlan, hashes: Mapping[Path, str], progress: Progress
+) -> SourceRecord:
+    """The source's files, with the `hashes` of those that were read; the others are read now."""
+    paths = _source_files(checkpoint, item)
+    left = {name: path for name, path in paths.items() if path not in hashes}
+    progress.start("Hashing the source", sum(path.stat().st_size for path in left.values()))
+    files = {}
+    for name, path in paths.items():
+        if path in hashes:
+            files[name] = FileRecord(size=path.stat().st_size, sha256=hashes[path])
+        else:
+            files[name] = hash_file(path)
+            progress.advance(files[name].size, name)
+    progress.finish()
+    return SourceRecord(
+        id=checkpoint.source,
+        revision=checkpoint.revision,
+        files=dict(sorted(files.items())),
+        metadata=json.loads(json.dumps(dict(checkpoint.front_matter), default=str)),
+    )
+
+
+def write_manifest(
+    item: VariantPlan,
+    components: tuple[ComponentPlan, ...],
+    folder: Path,
+    source: SourceRecord,
+    device: str,
+    engine: Engine,
+    progress: Progress,
+) -> None:
+    """Hash every file of the variant in `folder`, and write its manifest, the last file of all.
+
+    `components` are the plans as they were carried out.
+    """
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (JOURNAL_NAME, MANIFEST_NAME)
+    ]
+    files = {}
+    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter: two are twice as fast
+        for path, record in zip(paths, pool.map(hash_file, paths), strict=True):
+            files[path.relative_to(folder).as_posix()] = record
+            progress.advance(record.size, f"{item.name}/{path.name}")
+    weights = sum(spec.numel for component in components for spec in component.specs)
+    stored = sum(tensor.nbytes for component in components for tensor in component.tensors)
+    manifest = Manifest(
+        name=item.name,
+        checkpoint=item.checkpoint.name,
+        backend=item.backend.name,
+        options=item.backend.options.changed(),
+        source=source,
+        versions=_versions(item),
+        device=device,
+        engine=engine,
+        bits_per_weight=round(8 * stored / weights, 4),
+        components={c.component: _component_record(item, c) for c in components},
+        files=files,
+    )
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+
+
+def _versions(item: VariantPlan) -> dict[str, str]:
+    packages = (*_VERSIONED, item.backend.requirement.package)
+    return {package: metadata.version(package) for package in packages}
+
+
+def _source_files(checkpoint: Checkpoint, item: VariantPlan) -> dict[str, Path]:
+    """Every file that is read or carried over, by the name that the manifest gives it."""
+    files = [path.relative_to(checkpoint.root) for path in _read_files(checkpoint, item)]
+    return {path.as_posix(): checkpoint.root / path for path in sorted([*files, *item.carried])}
+
+
+def _read_files(checkpoint: Checkpoint, item: VariantPlan) -> list[Path]:
+    found = []
+    for component in item.components:
+        source = checkpoint.components[component.component]
+        found += [source.path / "config.json", *(header.file for header in source.headers)]
+    return found
+
+
+def _component_record(item: VariantPlan, component: ComponentPlan) -> ComponentRecord:
+    loader = "from_single_file" if item.backend.container == "gguf" else "from_pretrained"
+    if component.architecture.library == "transformers":
+        loader = "from_pretrained"
+    return ComponentRecord(
+        files=[file.name for file in component.files],
+        loader=f"{component.architecture.library}.{component.architecture.class_name}.{loader}",
+        bits_per_weight=round(component.bits_per_weight, 4),
+        weight_bytes=component.nbytes,
+        source_bytes=item.checkpoint.components[component.component].nbytes,
+        quantized=sum(tensor.quantized for tensor in component.tensors),
+        kept=[
+            KeptTensor(name=tensor.name, dtype=tensor.stored[0].dtype, reason=tensor.reason)
+            for tensor in component.tensors
+            if not tensor.quantized
+        ],
+    )
