@@ -10,10 +10,12 @@ from fluxconv.commands.output import Output, output_options
 @click.command("backends")
 @output_options
 def command(out: Output) -> None:
-    """List every backend: bits, library, devices, and what loads it."""
-    from fluxconv.converters.backends import all_backends
+    """List every backend: bits, library, devices and options, and what is lacking here."""
+    from fluxconv.converters.backends import all_backends, has_cuda, missing
 
     backends = list(all_backends().values())
+    device = "cuda" if has_cuda() else "cpu"
+    lacks = {b.name: missing(b, device) for b in backends}
     data = [
         {
             "name": b.name,
@@ -22,8 +24,12 @@ def command(out: Output) -> None:
             "library": b.requirement.package,
             "minimum": b.requirement.minimum,
             "installed": b.requirement.installed,
-            "ready": b.requirement.satisfied,
+            "ready": lacks[b.name] is None,
+            "lacks": lacks[b.name],
             "fix": None if b.requirement.satisfied else b.requirement.fix,
+            "options": {
+                name: field.get_default() for name, field in type(b.options).model_fields.items()
+            },
             "quantizes_on": b.quantizes_on,
             "runs_on": b.runs_on,
             "loads_in": b.loads_in,
@@ -34,21 +40,22 @@ def command(out: Output) -> None:
     def show() -> None:
         out.table(
             "",
-            ("backend", ">bits", "what it is", "library", "quantizes on", "runs on", "loads in"),
+            ("backend", ">bits", "what it is", "library", "quantizes on", "runs on", "options"),
             [
                 (
                     b.name,
                     f"{b.bits:g}",
                     b.title,
-                    f"{b.requirement.package} {b.requirement.installed}"
-                    if b.requirement.satisfied
-                    else f"needs: {b.requirement.fix}",
+                    f"{b.requirement.package} {b.requirement.installed or 'is missing'}",
                     ", ".join(b.quantizes_on),
                     ", ".join(b.runs_on),
-                    ", ".join(b.loads_in),
+                    ", ".join(name for name in type(b.options).model_fields),
                 )
                 for b in backends
             ],
         )
+        for b in backends:
+            if lacks[b.name] is not None:
+                out.line(f"not here: {b.name} {lacks[b.name]}")
 
     out.result({"backends": data}, show)

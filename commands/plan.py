@@ -6,9 +6,11 @@ import click
 
 from fluxconv.commands.options import (
     backend_options,
+    base_option,
     checkpoint_argument,
     chosen_backends,
     component_option,
+    requantize_option,
     revision_option,
 )
 from fluxconv.commands.output import Output, output_options, size
@@ -19,12 +21,16 @@ from fluxconv.commands.output import Output, output_options, size
 @backend_options
 @component_option
 @revision_option
+@base_option
+@requantize_option
 @click.option("--tensors", is_flag=True, help="Show the decision on every tensor.")
 @output_options
 def command(
     out: Output,
     checkpoint: str,
     revision: str | None,
+    base: str | None,
+    allow_requantize: bool,
     backends: tuple[str, ...],
     settings: tuple[str, ...],
     skip: tuple[str, ...],
@@ -34,18 +40,29 @@ def command(
 ) -> None:
     """Show what quantize would write, to the byte, from headers alone."""
     from fluxconv.converters import plan
+    from fluxconv.converters.backends import has_cuda, missing
     from fluxconv.converters.planning import VariantPlan
     from fluxconv.hub.sources import open_source
 
     chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
     with out.progress() as progress:
-        source = open_source(checkpoint, revision=revision, progress=progress)
+        source = open_source(
+            checkpoint,
+            revision=revision,
+            base=base,
+            allow_requantize=allow_requantize,
+            progress=progress,
+        )
     plans = plan(source, chosen, components)
+    device = "cuda" if has_cuda() else "cpu"
+    lacks = {item.name: missing(item.backend, device) for item in plans}
 
     def variant(item: VariantPlan) -> dict[str, object]:
         return {
             "name": item.name,
             "backend": item.backend.name,
+            "options": item.backend.options.changed(),
+            "lacks": lacks[item.name],
             "bytes": item.nbytes,
             "weight_bytes": item.weight_bytes,
             "carried_bytes": item.carried_bytes,
@@ -108,6 +125,9 @@ def command(
                 for item in plans
             ],
         )
+        for item in plans:
+            if lacks[item.name] is not None:
+                out.line(f"cannot be made here: {item.backend.name} {lacks[item.name]}")
         if tensors:
             out.table(
                 "",

@@ -9,6 +9,7 @@ from typing import Any
 from fluxconv.converters.errors import NotAVariant, OutputExists
 from fluxconv.converters.journal import JOURNAL_NAME
 from fluxconv.converters.manifest import FileRecord
+from fluxconv.converters.staging import restore
 from fluxconv.converters.variant import Variant, open_variant
 
 
@@ -18,6 +19,7 @@ def already_made(place: Path, subject: Mapping[str, Any], *, overwrite: bool) ->
     None if there is nothing there, or if it is to be replaced. Raises `OutputExists` if there is
     anything else. The source's hashes are not compared; see `confirm`.
     """
+    restore(place)
     if overwrite or not (place.exists() or place.is_symlink()):
         return None
     ways_out = "remove it, choose another folder, or give --overwrite"
@@ -26,10 +28,11 @@ def already_made(place: Path, subject: Mapping[str, Any], *, overwrite: bool) ->
     except NotAVariant:
         raise OutputExists(f"{place}: exists and is no variant; {ways_out}") from None
     found = variant.manifest.model_dump(mode="json")
-    found |= {"source": [found["source"]["id"], found["source"]["revision"]]}
+    found["source"] = [found["source"]["id"], found["source"]["revision"]]
+    found["components"] = list(found["components"])
     for key, value in subject.items():
         if key in found and found[key] != value:
-            raise OutputExists(f"{place}: exists, and its {key} is another; {ways_out}")
+            raise OutputExists(f"{place}: exists, made with other {key}; {ways_out}")
     for name, record in variant.manifest.files.items():
         path = place / name
         if not path.is_file() or path.stat().st_size != record.size:

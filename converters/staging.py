@@ -26,21 +26,27 @@ def staged(
     only a variant is replaced; None if the user has no such choice) or if another run is writing
     it, `BadInput` if it cannot be written.
     """
-    old = hidden(place, "old")
-    if old.exists() and not place.exists():
-        old.rename(place)  # a run was killed between taking the old one away and its own commit
+    restore(place)
     check_free(place, overwrite=overwrite)
     busy = f"{place}: another run is writing it"
     with locked(hidden(place, "partial"), busy, resumable=resumable) as partial:
         yield partial
         sync_tree(partial)
         check_free(place, overwrite=overwrite)
+        old = hidden(place, "old")
         shutil.rmtree(old, ignore_errors=True)
         if place.exists():
             place.rename(old)
         partial.rename(place)
         sync(place.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(place: Path) -> None:
+    """Put back what a killed run had taken away to make room for its own."""
+    old = hidden(place, "old")
+    if old.exists() and not place.exists():
+        old.rename(place)
 
 
 def check_free(place: Path, *, overwrite: bool | None = None) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -203,42 +201,3 @@ def test_a_reader_that_goes_away_is_no_error(tiny_checkpoint: Checkpoint) -> Non
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "0"
     assert "Traceback" not in done.stderr
-
-
-def test_interrupted_quantize_leaves_nothing(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Ctrl-C while it works: exit code 130, one sentence, an empty output folder."""
-    output = tmp_path / "out"
-    words = ["quantize", str(tiny_checkpoint.root), "--backend", "bnb-nf4", "-o", str(output)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fluxconv.commands", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(output.glob(".*.partial/*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted" in said
-    assert "Traceback" not in said
-    assert list(output.iterdir()) == []
-
-
-def test_killed_quantize_converges(
-    tiny_checkpoint: Checkpoint, tiny_variants: dict[str, Variant], tmp_path: Path
-) -> None:
-    """`kill -9` leaves no variant; the same command then makes the same bytes."""
-    words = ["quantize", str(tiny_checkpoint.root), "--backend", "bnb-nf4", "-o", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-m", "fluxconv.commands", *words, "-q"])
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*.partial/*")) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    assert not (tmp_path / "tiny-flux-bnb-nf4").exists()
-    assert fluxconv(*words).returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny-flux-bnb-nf4"]
-    made = (tmp_path / "tiny-flux-bnb-nf4" / "fluxconv.json").read_bytes()
-    assert made == (tiny_variants["bnb-nf4"].root / "fluxconv.json").read_bytes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shutil
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from fluxconv.converters.backends.base import Backend, PlannedTensor, SourceSlice, Target
 from fluxconv.converters.errors import MissingRequirement, UnknownBackend, UsageError
@@ -18,6 +20,7 @@ __all__ = [
     "all_backends",
     "choose_backends",
     "get_backend",
+    "has_cuda",
     "missing",
     "require",
 ]
@@ -65,8 +68,16 @@ def missing(backend: Backend, device: str) -> str | None:
             requirement.fix
         )
     if device not in backend.quantizes_on:
-        return f"quantizes on {' and '.join(backend.quantizes_on)}, not on {device}"
+        return (
+            f"quantizes on {' and '.join(backend.quantizes_on)}, not on {device}: use a machine "
+            "with a GPU and a build of torch that knows it"
+        )
     return None
+
+
+def has_cuda() -> bool:
+    """Whether a CUDA driver is here, as far as can be told without loading torch."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def require(backend: Backend, device: str) -> None:
