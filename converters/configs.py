@@ -70,7 +70,8 @@ def _transformers_config(component: ComponentPlan) -> dict[str, Any]:
 
     kind = getattr(transformers, component.architecture.class_name)
     given = {k: v for k, v in component.config.items() if k != "quantization_config"}
-    config = kind.config_class.from_dict(given)
+    with torch.device("meta"):  # T5's encoder changes its config as it is built
+        config = kind(kind.config_class.from_dict(given)).config
     config.architectures = [component.architecture.class_name]
     config.dtype = torch.bfloat16
     loaded: dict[str, Any] = json.loads(config.to_json_string(use_diff=True))
