@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 # Name in a safetensors header -> (bits of one element, attribute of `torch`).
-# Source: safetensors/src/tensor.rs, `enum Dtype`.
+# Source: safetensors/src/tensor.rs, `enum Dtype`, in its order.
 _DTYPES: dict[str, tuple[int, str]] = {
     "BOOL": (8, "bool"),
     "U8": (8, "uint8"),
@@ -33,6 +33,11 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 def known(dtype: str) -> bool:
     """Whether `dtype` is a type of the safetensors format that torch can hold."""
     return dtype in _DTYPES
+
+
+def rank(dtype: str) -> int:
+    """The place of a type in the format's own order, by which a file's tensors are sorted."""
+    return list(_DTYPES).index(dtype)
 
 
 def itemsize(dtype: str) -> int:
