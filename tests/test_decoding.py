@@ -10,7 +10,7 @@ from fluxconv.converters.reader import read_tensor
 from fluxconv.converters.stored import decode_component
 
 #: What a tensor's relative RMS error may be, by the class of bits.
-LARGEST_ERROR = {2: 0.75, 3: 0.4, 4: 0.2, 5: 0.1, 6: 0.05, 8: 0.06, 16: 0.01}
+LARGEST_ERROR = {2: 0.75, 3: 0.4, 4: 0.2, 5: 0.1, 6: 0.05, 8: 0.08, 16: 0.01}
 
 
 @pytest.mark.parametrize("backend", list(all_backends()))

@@ -200,6 +200,10 @@ class Backend(ABC):
     ) -> torch.nn.Module:
         """One component of a variant at `root`, loaded by its library alone, in bf16."""
 
+    def loader(self, architecture: Architecture) -> str:
+        """The public call that opens a component, by its full name."""
+        return f"{architecture.library}.{architecture.class_name}.from_pretrained"
+
     def cannot_run(
         self, architecture: Architecture, config: Mapping[str, Any], device: str
     ) -> str | None:
