@@ -14,6 +14,8 @@ from card_code import run_card_code
 from PIL import Image
 
 from fluxconv.converters import Variant, open_checkpoint, quantize
+from fluxconv.converters.backends import get_backend
+from fluxconv.converters.gguf.types import TYPES
 from fluxconv.converters.load import load_decoded
 from fluxconv.hub import push
 from fluxconv.hub.rehearsal import running
@@ -22,9 +24,21 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
 
+#: Every type in one file, the swapped halves of the output's modulation among them.
+EVERY_TYPE = (
+    "img_attn=Q8_0",
+    "txt_attn=Q5_1",
+    "img_mlp|time_in=Q5_0",
+    "txt_mlp|adaLN=Q4_1",
+    "single_blocks.*linear=Q4_0",
+    "_mod|img_in=F16",
+    "txt_in=F32",
+)
+
+
 @pytest.fixture(scope="module")
-def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
-    """gguf-q8_0 of a pipeline with one double and one single block of real width."""
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
+    """Of a pipeline with one double and one single block of real width."""
     folder = tmp_path_factory.mktemp("real-width")
     script = TESTS / "checkpoints" / "synthetic.py"
     options = ["--double", "1", "--single", "1", "--width", "3072", "--heads", "24"]
@@ -34,8 +48,14 @@ def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
     )
     shutil.copy(tiny / "validation.yaml", folder / "wide-flux")
     (folder / "wide-flux" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    (made,) = quantize(open_checkpoint(folder / "wide-flux"), ["gguf-q8_0"], folder / "out")
-    return made
+    backends = {
+        "one type": get_backend("gguf-q8_0"),
+        "no quantized type": get_backend("gguf-f16"),
+        "every type": get_backend("gguf-bf16").configured({"tensor_types": EVERY_TYPE}),
+    }
+    checkpoint = open_checkpoint(folder / "wide-flux")
+    made = quantize(checkpoint, list(backends.values()), folder / "out")
+    return dict(zip(backends, made, strict=True))
 
 
 def _inputs(transformer: Any) -> dict[str, Any]:
@@ -56,7 +76,14 @@ def _inputs(transformer: Any) -> dict[str, Any]:
     }
 
 
-def test_diffusers_opens_it_and_computes_the_same(variant: Variant) -> None:
+def test_every_type_is_in_one_of_them(variants: dict[str, Variant]) -> None:
+    plan = variants["every type"].component_plans()["transformer"]
+    assert {stored.dtype for tensor in plan.tensors for stored in tensor.stored} == set(TYPES)
+
+
+@pytest.mark.parametrize("which", ["one type", "no quantized type", "every type"])
+def test_diffusers_opens_it_and_computes_the_same(which: str, variants: dict[str, Variant]) -> None:
+    variant = variants[which]
     plan = variant.component_plans()["transformer"]
     assert plan.backend.cannot_run(plan.architecture, plan.config, "cpu") is None
     files = tuple(file.name for file in plan.files)
@@ -71,11 +98,17 @@ def test_diffusers_opens_it_and_computes_the_same(variant: Variant) -> None:
     assert float((have - want).norm() / want.norm()) < 0.02
 
 
-def test_code_of_the_published_card_draws(variant: Variant, tmp_path: Path) -> None:
+def test_code_of_the_published_card_draws(variants: dict[str, Variant], tmp_path: Path) -> None:
     """Loaded from the Hub by diffusers and transformers alone. Noise for a picture: the weights of
     this width are random."""
     with running(tmp_path / "hub") as hub:
-        push([variant], "rehearsal", validate_required=False, token=hub.token, endpoint=hub.url)
+        push(
+            [variants["one type"]],
+            "rehearsal",
+            validate_required=False,
+            token=hub.token,
+            endpoint=hub.url,
+        )
         picture = run_card_code("rehearsal/wide-flux-GGUF", hub, tmp_path)
     with Image.open(picture) as image:
         assert image.size == (64, 64)

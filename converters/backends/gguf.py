@@ -1,11 +1,13 @@
 """GGUF: llama.cpp's container, with Black Forest Labs' names for the transformer.
 
 What is quantized follows the field's converters (see `docs/architecture.md`): 2-D weights of linear
-layers and T5's token embedding, except the transformer's input and output projections.
+layers and T5's token embedding, except the transformer's input and output projections. The user's
+rules for single tensors come before that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.backends.base import Backend, PlannedTensor, Requirement, Target
+from fluxconv.converters.dtypes import FLOATS
+from fluxconv.converters.gguf import decode, encode
+from fluxconv.converters.gguf.rules import GgufOptions
+from fluxconv.converters.gguf.types import TYPES, fitting
 from fluxconv.converters.layout import StoredTensor
 
 if TYPE_CHECKING:
@@ -21,7 +27,7 @@ if TYPE_CHECKING:
 #: diffusers' single-file loader splits fused tensors by this width, whatever the config says.
 DIFFUSERS_GGUF_WIDTH = 3072
 
-_HIGH_PRECISION = (
+_PROJECTIONS = (
     "txt_in.",
     "img_in.",
     "time_in.",
@@ -67,11 +73,15 @@ pipe = FluxPipeline.from_pretrained(
 
 @dataclass(frozen=True)
 class Gguf(Backend):
-    """Quantized weights of one GGML type."""
+    """Most weights as one GGML type.
+
+    `file_type` is the field's name for such a file, of gguf-py's `LlamaFileType`.
+    """
 
     container: ClassVar[Literal["safetensors", "gguf"]] = "gguf"
     encodes: ClassVar[str | None] = None
 
+    options: GgufOptions = GgufOptions()  # noqa: RUF009 - frozen
     type_name: str = "Q8_0"
     file_type: str = "MOSTLY_Q8_0"
 
@@ -82,44 +92,35 @@ class Gguf(Backend):
     @property
     def file_label(self) -> str:
         """What stands in the file's name: the type, and the settings that are not the defaults."""
-        return self.type_name + self.options.suffix
+        return self.file_type.removeprefix("MOSTLY_") + self.options.suffix
 
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
-        if len(target.shape) == 1:
-            return _stored(target, "F32", "kept: 1-D")
-        if target.kind == "relative bias":
-            return _stored(target, "F32", "kept: relative position bias")
-        if target.name == "img_in.weight":
-            # Never BF16: diffusers would read its bytes a row as channels and load a depth model.
-            return _stored(target, "F32", "kept: input projection")
-        if target.name.startswith(_HIGH_PRECISION):
-            return _stored(target, "BF16", "kept: input or output projection")
-        if target.shape[1] % 32:
-            return _stored(
-                target, "F16", f"fallback: rows of {target.shape[1]} are no multiple of 32"
-            )
-        return _stored(target, self.type_name, "quantized")
+        asked = self.options.asked(target)
+        role = _full_precision(target)
+        if role and asked not in ("F16", "F32"):
+            never = f", never {asked}" if asked else ""
+            return _stored(target, "F32", f"kept: {role}{never}")
+        if asked:
+            return _fitted(target, asked, f"{'kept' if asked in FLOATS else 'quantized'}: as asked")
+        if target.name.startswith(_PROJECTIONS):
+            # A file of F16 is made for devices without BF16.
+            high = "F16" if self.type_name == "F16" else "BF16"
+            return _stored(target, high, "kept: input or output projection")
+        return _fitted(target, self.type_name, "quantized")
 
     def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
+        planned = self.plan_tensor(target, architecture)
+        if self.options.asked(target) or not planned.quantized:
+            return planned
         return _stored(target, "BF16", "kept: skipped as asked")
 
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
-        import torch
-        from gguf import GGMLQuantizationType, quants
-
         (stored,) = planned.stored
-        values = weight.to("cpu", torch.float32).numpy()
-        encoded = quants.quantize(values, GGMLQuantizationType[stored.dtype])
-        return {stored.name: torch.from_numpy(encoded)}
+        return {stored.name: encode(weight, stored.dtype)}
 
     def decode(self, stored: Mapping[str, torch.Tensor], planned: PlannedTensor) -> torch.Tensor:
-        import torch
-        from gguf import GGMLQuantizationType, quants
-
         (place,) = planned.stored
-        rows = stored[place.name].numpy().reshape(*place.shape[:-1], -1)
-        decoded = quants.dequantize(rows, GGMLQuantizationType[place.dtype])
-        return torch.from_numpy(decoded)
+        return decode(stored[place.name], place.dtype, place.shape[-1])
 
     def snippet(self, repository: str, files: Mapping[str, str]) -> str:
         loaders = {"transformer": _TRANSFORMER, "text_encoder_2": _TEXT_ENCODER_2}
@@ -159,6 +160,12 @@ class Gguf(Backend):
             )
         return model
 
+    def loader(self, architecture: Architecture) -> str:
+        name = super().loader(architecture)
+        if architecture.library == "diffusers":
+            return name.replace("from_pretrained", "from_single_file")
+        return name
+
     def cannot_run(
         self, architecture: Architecture, config: Mapping[str, Any], device: str
     ) -> str | None:
@@ -176,27 +183,55 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def _stored(target: Target, type_name: str, reason: str) -> PlannedTensor:
-    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+def _full_precision(target: Target) -> str | None:
+    """What `target` is, if it has to be F32, or F16 where a rule says so; else None."""
+    if len(target.shape) == 1:
+        return "1-D"  # biases and norms: diffusers takes them in no other type
+    if target.kind == "relative bias":
+        return "relative position bias"  # llama.cpp never quantizes it
+    if target.name == "img_in.weight":
+        # diffusers reads the bytes of its rows as channels: in BF16 it would load a depth model.
+        return "input projection"
+    return None
 
-    per_block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[type_name]]
-    count = 1
-    for size in target.shape:
-        count *= size
-    stored = StoredTensor(target.name, type_name, target.shape, count // per_block * block_bytes)
+
+def _fitted(target: Target, type_name: str, reason: str) -> PlannedTensor:
+    """`target` as `type_name`, or as what that falls back to for rows of this length."""
+    columns = target.shape[-1]
+    found = fitting(type_name, columns)
+    if found.name != type_name:
+        block = TYPES[type_name].weights
+        reason = f"fallback: rows of {columns} are no multiple of {block}"
+    return _stored(target, found.name, reason)
+
+
+def _stored(target: Target, type_name: str, reason: str) -> PlannedTensor:
+    *rows, columns = target.shape
+    nbytes = math.prod(rows) * TYPES[type_name].row_bytes(columns)
+    stored = StoredTensor(target.name, type_name, target.shape, nbytes)
     return PlannedTensor(target, (stored,), reason)
 
 
-BACKENDS = (
-    Gguf(
-        name="gguf-q8_0",
-        title="GGUF Q8_0, blocks of 32",
+def _backend(type_name: str, title: str) -> Gguf:
+    return Gguf(
+        name=f"gguf-{type_name.lower()}",
+        title=f"GGUF {type_name}, {title}",
         requirement=Requirement("gguf", "0.19"),
-        bits=8.5,
+        bits=TYPES[type_name].bits,
         quantizes_on=("cpu", "cuda"),
         runs_on=("cpu", "cuda"),
         loads_in=("diffusers", "transformers", "ComfyUI-GGUF", "stable-diffusion.cpp"),
-        type_name="Q8_0",
-        file_type="MOSTLY_Q8_0",
-    ),
+        type_name=type_name,
+        file_type=f"MOSTLY_{type_name}",
+    )
+
+
+BACKENDS = (
+    _backend("F16", "half precision"),
+    _backend("BF16", "bfloat16"),
+    _backend("Q8_0", "blocks of 32"),
+    _backend("Q5_1", "blocks of 32 with a minimum"),
+    _backend("Q5_0", "blocks of 32"),
+    _backend("Q4_1", "blocks of 32 with a minimum"),
+    _backend("Q4_0", "blocks of 32"),
 )

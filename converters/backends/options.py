@@ -36,6 +36,10 @@ class Options(BaseModel):
         """The settings that differ from the defaults, as JSON has them."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    def patterns(self) -> tuple[str, ...]:
+        """Every regular expression that should match something in the checkpoint."""
+        return self.skip
+
     @property
     def suffix(self) -> str:
         """What they add to a variant's name: empty if all are the defaults."""
@@ -51,7 +55,7 @@ def check_pattern(pattern: str) -> None:
 
 
 def parse_options(
-    kind: type[Given], given: Mapping[str, Any], backend: str, *, flags: Iterable[str] = ("skip",)
+    kind: type[Given], given: Mapping[str, Any], backend: str, *, flags: Iterable[str] = ("skip", "tensor_types")
 ) -> Given:
     """The settings `given` as an object of `kind`; strings are read as YAML reads them.
 

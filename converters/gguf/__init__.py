@@ -1,1 +1,5 @@
-"""The GGUF container: names, metadata and layout of its files."""
+"""The GGUF container: names, types, encoders, metadata and layout of its files."""
+
+from fluxconv.converters.gguf.encoding import decode, encode
+
+__all__ = ["decode", "encode"]

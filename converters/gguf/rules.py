@@ -1,0 +1,59 @@
+"""Per-tensor types: what the user asks for instead of a backend's own choice."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator
+
+from fluxconv.converters.backends.options import Options, check_pattern
+from fluxconv.converters.errors import nearest
+from fluxconv.converters.gguf.types import TYPES
+
+if TYPE_CHECKING:
+    from fluxconv.converters.backends.base import Target
+
+
+class GgufOptions(Options):
+    """Settings of every GGUF backend.
+
+    `tensor_types` are rules `REGEX=TYPE`, split at the last `=`; the first that matches a tensor
+    gives its type. The expression is searched for in the tensor's GGUF name
+    (`double_blocks.0.img_attn.qkv.weight`) and in the names of the source modules that make it up
+    (`transformer_blocks.0.attn.to_q`), so one of several fused modules decides for all of them. A
+    rule beats `skip`, which says less.
+    """
+
+    tensor_types: tuple[str, ...] = ()
+
+    @field_validator("tensor_types")
+    @classmethod
+    def _valid(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_checked(rule) for rule in rules)
+
+    def patterns(self) -> tuple[str, ...]:
+        return (*super().patterns(), *(rule.rpartition("=")[0] for rule in self.tensor_types))
+
+    def asked(self, target: Target) -> str | None:
+        """The type that the user wants for `target`, None where no rule matches."""
+        names = {target.name, *(part.tensor.rpartition(".")[0] for part in target.slices)}
+        for rule in self.tensor_types:
+            pattern, _, type_name = rule.rpartition("=")
+            if any(re.search(pattern, name) for name in names):
+                return type_name
+        return None
+
+
+def _checked(rule: str) -> str:
+    """The rule with its type in upper case; raises `ValueError` saying what is wrong with it."""
+    pattern, _, given = rule.rpartition("=")
+    if not pattern:
+        raise ValueError(f"'{rule}' is no rule; give REGEX=TYPE")
+    check_pattern(pattern)
+    type_name = given.upper()
+    if type_name not in TYPES:
+        hint = nearest(type_name, TYPES)
+        closest = hint if "did you mean" in hint else ""
+        raise ValueError(f"'{rule}': '{given}' is not one of {', '.join(TYPES)}{closest}")
+    return f"{pattern}={type_name}"
