@@ -61,12 +61,12 @@ def choose_backends(wanted: Sequence[str | Backend]) -> tuple[Backend, ...]:
 def missing(backend: Backend, device: str) -> str | None:
     """What this machine lacks to quantize with `backend` on `device`, and how to mend it; None if
     it lacks nothing."""
-    requirement = backend.requirement
-    if not requirement.satisfied:
-        have = f"{requirement.installed} is installed" if requirement.installed else "not installed"
-        return f"needs {requirement.package} {requirement.minimum} or newer ({have}): " + (
-            requirement.fix
-        )
+    need = backend.requirement
+    if not need.satisfied:
+        have = f"{need.installed} is installed" if need.installed else "not installed"
+        return f"needs {need.package} {need.minimum} or newer ({have}): {need.fix}"
+    if (lack := backend.lack()) is not None:
+        return lack
     if device not in backend.quantizes_on:
         return (
             f"quantizes on {' and '.join(backend.quantizes_on)}, not on {device}: use a machine "

@@ -127,6 +127,10 @@ class Backend(ABC):
         """Its name, and the settings that are not the defaults: what variants are called after."""
         return self.name + self.options.suffix
 
+    def lack(self) -> str | None:
+        """What this machine lacks for its settings, beside its library, and how to mend it."""
+        return None
+
     @property
     def rows_alone(self) -> bool:
         """Whether every row is encoded without regard to the others, and each stored tensor holds

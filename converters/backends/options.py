@@ -55,7 +55,11 @@ def check_pattern(pattern: str) -> None:
 
 
 def parse_options(
-    kind: type[Given], given: Mapping[str, Any], backend: str, *, flags: Iterable[str] = ("skip", "tensor_types")
+    kind: type[Given],
+    given: Mapping[str, Any],
+    backend: str,
+    *,
+    flags: Iterable[str] = ("skip", "tensor_types"),
 ) -> Given:
     """The settings `given` as an object of `kind`; strings are read as YAML reads them.
 
@@ -71,10 +75,11 @@ def parse_options(
         return kind.model_validate({key: _typed(value) for key, value in given.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        value = str(given.get(key, first["input"]))
-        message = _allowed(kind, key, value) or first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{backend}: option {key}: {message}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:
+            key = str(first["loc"][0])
+            message = f"option {key}: {_allowed(kind, key, str(given.get(key))) or message}"
+        raise UsageError(f"{backend}: {message}") from None
 
 
 def _allowed(kind: type[Options], key: str, value: str) -> str | None:
