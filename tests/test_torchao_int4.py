@@ -23,7 +23,7 @@ from torchao.quantization.utils import pack_tinygemm_scales_and_zeros
 
 from fluxconv.converters import Checkpoint, quantize
 from fluxconv.converters.architectures import ARCHITECTURES, T5_ENCODER
-from fluxconv.converters.backends import Backend, get_backend
+from fluxconv.converters.backends import Backend, get_backend, missing
 from fluxconv.converters.errors import UsageError
 
 #: FLUX.1's and T5's own shapes, and those that padding changes.
