@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from fluxconv.commands.options import choose_device, device_option, revision_option
+from fluxconv.commands.options import base_option, choose_device, device_option, revision_option
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import BadInput, OutputExists, UsageError
 
@@ -31,6 +31,7 @@ from fluxconv.converters.errors import BadInput, OutputExists, UsageError
 @click.option("--max-sequence-length", type=int, help="Tokens that T5 reads.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it is there.")
 @revision_option
+@base_option
 @device_option
 @output_options
 def command(
@@ -41,6 +42,7 @@ def command(
     seed: int,
     overwrite: bool,
     revision: str | None,
+    base: str | None,
     device: str,
     **settings: int | float | None,
 ) -> None:
@@ -49,18 +51,20 @@ def command(
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError("--prompt: is not UTF-8 text") from error
+    from fluxconv.converters.checkpoint import Opening
     from fluxconv.converters.manifest import MANIFEST_NAME
     from fluxconv.hub.sources import open_source
     from fluxconv.validators import load_settings
     from fluxconv.validators.drawing import SOURCE, VARIANT, draw
 
     _check_output(output, overwrite)
-    place, role = Path(variant), VARIANT
-    if not (place / MANIFEST_NAME).is_file():
-        place, role = open_source(variant, revision=revision).root, SOURCE
-    chosen = load_settings(place, {**settings, "seeds": (seed,), "prompts": (prompt,)})
+    place, opening, role = Path(variant), Opening(variant), VARIANT
     with tempfile.TemporaryDirectory(prefix="fluxconv-") as folder, out.progress() as progress:
-        drawing = draw(place, role, choose_device(device), chosen, Path(folder), progress)
+        if not (place / MANIFEST_NAME).is_file():
+            source = open_source(variant, revision=revision, base=base, progress=progress)
+            place, opening, role = source.root, source.opening, SOURCE
+        chosen = load_settings(place, {**settings, "seeds": (seed,), "prompts": (prompt,)})
+        drawing = draw(opening, role, choose_device(device), chosen, Path(folder), progress)
         output.write_bytes((Path(folder) / drawing.pictures[0].file).read_bytes())
     execution = {name: how.model_dump() for name, how in drawing.execution.items()}
     for name, how in drawing.execution.items():

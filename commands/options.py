@@ -20,6 +20,17 @@ checkpoint_argument = click.argument(
 revision_option = click.option(
     "--revision", help="Branch, tag or commit, where CHECKPOINT is a Hub repository."
 )
+base_option = click.option(
+    "--base",
+    metavar="PIPELINE",
+    help="The pipeline that a single file or lone component belongs to, a folder or "
+    "OWNER/NAME[@REVISION]; the rest is taken from it.",
+)
+requantize_option = click.option(
+    "--allow-requantize",
+    is_flag=True,
+    help="Take a GGUF or fp8 variant as CHECKPOINT; what it lost stays lost.",
+)
 backend_option = click.option(
     "--backend",
     "backends",

@@ -9,12 +9,14 @@ import click
 
 from fluxconv.commands.options import (
     backend_options,
+    base_option,
     checkpoint_argument,
     choose_device,
     chosen_backends,
     component_option,
     device_option,
     overwrite_option,
+    requantize_option,
     revision_option,
 )
 from fluxconv.commands.output import Output, output_options, size
@@ -25,6 +27,8 @@ from fluxconv.commands.output import Output, output_options, size
 @backend_options
 @component_option
 @revision_option
+@base_option
+@requantize_option
 @click.option(
     "-o",
     "--output",
@@ -51,6 +55,8 @@ def command(
     out: Output,
     checkpoint: str,
     revision: str | None,
+    base: str | None,
+    allow_requantize: bool,
     backends: tuple[str, ...],
     settings: tuple[str, ...],
     skip: tuple[str, ...],
@@ -68,7 +74,14 @@ def command(
 
     chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
     with out.progress() as progress:
-        source = open_source(checkpoint, revision=revision, source_id=source_id, progress=progress)
+        source = open_source(
+            checkpoint,
+            revision=revision,
+            source_id=source_id,
+            base=base,
+            allow_requantize=allow_requantize,
+            progress=progress,
+        )
         variants = quantize(
             source,
             chosen,

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxconv.commands.options import choose_device, device_option, variants_argument
+from fluxconv.commands.options import (
+    base_option,
+    choose_device,
+    device_option,
+    variants_argument,
+)
 from fluxconv.commands.output import Output, output_options, size
 from fluxconv.converters.errors import BadInput, CheckFailed
 
 if TYPE_CHECKING:
     from fluxconv.converters import Checkpoint, Variant
+    from fluxconv.converters.progress import Progress
     from fluxconv.validators import Report
 
 
@@ -21,6 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reference", metavar="CHECKPOINT", help="What they were made from [as the manifest says]."
 )
+@base_option
 @click.option(
     "--prompts", type=click.Path(path_type=Path), help="Text file with one prompt a line."
 )
@@ -42,6 +49,7 @@ def command(
     out: Output,
     variants: tuple[str, ...],
     reference: str | None,
+    base: str | None,
     prompts: Path | None,
     thresholds: Path | None,
     keep_going: bool,
@@ -66,9 +74,9 @@ def command(
             )
         reports = tuple(report for report in found if report is not None)
     else:
-        source = _reference(opened, reference)
         overrides = {**settings, "seeds": seeds or None}
         with out.progress() as progress:
+            source = _reference(opened, reference, base, progress)
             reports = validate(
                 opened,
                 source,
@@ -92,18 +100,20 @@ def command(
         raise CheckFailed(f"{len(failed)} of {len(reports)} failed ({names}): {why}")
 
 
-def _reference(opened: list[Variant], given: str | None) -> Checkpoint:
-    from fluxconv.hub.sources import open_source
+def _reference(
+    opened: list[Variant], given: str | None, base: str | None, progress: Progress
+) -> Checkpoint:
+    from fluxconv.hub.sources import open_recorded, open_source
 
     if given is not None:
-        return open_source(given)
+        return open_source(given, base=base, allow_requantize=True, progress=progress)
     source = opened[0].manifest.source
     if source.revision is None:
         raise BadInput(
             f"{opened[0].root}: was made from a folder called '{source.id}'; say where it is with "
             "--reference"
         )
-    return open_source(source.id, revision=source.revision)
+    return open_recorded(source, base, progress)
 
 
 def _table(out: Output, opened: list[Variant], reports: tuple[Report, ...]) -> None:

@@ -2,208 +2,91 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxconv.converters.architectures import ARCHITECTURES, Architecture
-from fluxconv.converters.errors import (
-    CheckpointNotFound,
-    MalformedFile,
-    NotACheckpoint,
-    UsageError,
-    nearest,
+from fluxconv.converters.architectures import ARCHITECTURES
+from fluxconv.converters.component import Component
+from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint, UsageError
+from fluxconv.converters.manifest import MANIFEST_NAME
+from fluxconv.converters.opened import (
+    CARRIED,
+    CARRIED_FILES,
+    OTHER_WEIGHTS,
+    Checkpoint,
+    Opening,
+    choose_components,
 )
-from fluxconv.converters.safetensors_header import Header, TensorInfo, read_header
-from fluxconv.converters.steps import Step, plain_step
+from fluxconv.converters.sources.folder import (
+    architecture_of,
+    open_component,
+    read_json,
+    refuse_pickles,
+    weight_files,
+)
+from fluxconv.converters.sources.single_file import BaseConfig, open_single_file
 
-#: The folders of a pipeline that variants carry over unchanged.
-CARRIED = ("scheduler", "tokenizer", "tokenizer_2", "text_encoder", "vae")
-#: Files beside them that belong to the checkpoint: its licence, and its own validation settings.
-CARRIED_FILES = ("LICENSE.md", "LICENSE", "LICENSE.txt", "NOTICE", "validation.yaml")
-_PICKLES = {".bin", ".pt", ".ckpt", ".pth"}
+__all__ = [
+    "CARRIED",
+    "CARRIED_FILES",
+    "OTHER_WEIGHTS",
+    "Checkpoint",
+    "Component",
+    "Opening",
+    "architecture_of",
+    "choose_components",
+    "open_checkpoint",
+    "read_front_matter",
+    "read_json",
+    "weight_files",
+]
 
-
-@dataclass(frozen=True)
-class Component:
-    """One component folder: its config and the checked headers of its weight files."""
-
-    name: str
-    path: Path
-    config: Mapping[str, Any]
-    architecture: Architecture
-    headers: tuple[Header, ...]
-    steps: tuple[Step, ...] = ()
-
-    @cached_property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by name, in the order in which reading is sequential."""
-        return {tensor.name: tensor for header in self.headers for tensor in header.tensors}
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A Flux checkpoint on this machine.
-
-    `name` is what its variants are called after; `source` is what a reader would ask the Hub for
-    (a repository id, or the folder's name), `revision` the commit if it came from the Hub;
-    `front_matter` is the metadata of its README, empty if there is none.
-    """
-
-    root: Path
-    name: str
-    source: str
-    revision: str | None
-    components: Mapping[str, Component]
-    front_matter: Mapping[str, Any]
-
-    @property
-    def is_pipeline(self) -> bool:
-        """Whether this is a whole pipeline and not a lone component."""
-        return (self.root / "model_index.json").is_file()
-
-    def carried_files(self) -> list[Path]:
-        """Paths relative to `root` of everything a variant takes over unchanged, sorted."""
-        if not self.is_pipeline:
-            return []
-        found = [Path("model_index.json")]
-        found += [Path(name) for name in CARRIED_FILES if (self.root / name).is_file()]
-        for folder in CARRIED:
-            found += [
-                path.relative_to(self.root)
-                for path in (self.root / folder).rglob("*")
-                if path.is_file() and not any(p.startswith(".") for p in path.parts[-2:])
-            ]
-        return sorted(found)
+#: The carried folders that have weights.
+_WITH_WEIGHTS = ("text_encoder", "vae")
 
 
 def open_checkpoint(
-    path: Path | str, *, source: str | None = None, revision: str | None = None
+    path: Path | str,
+    *,
+    source: str | None = None,
+    revision: str | None = None,
+    base: Path | str | None = None,
+    allow_requantize: bool = False,
 ) -> Checkpoint:
-    """Open a pipeline folder or one component folder; only headers and configs are read.
+    """Open a pipeline folder, one component folder, a transformer in a single file, or, with
+    `allow_requantize`, a variant that fluxconv made; only headers and configs are read.
 
-    Raises `CheckpointNotFound`, `NotACheckpoint` or `MalformedFile`.
+    `base` is the folder of a pipeline whose component a lone one takes the place of. Raises
+    `CheckpointNotFound`, `NotACheckpoint`, `MalformedFile`, and `UsageError` for a base that a
+    whole pipeline does not need.
     """
     given = Path(path)
     if not given.exists():
         raise CheckpointNotFound(f"{given}: no such file or folder")
-    if not given.is_dir():
-        raise NotACheckpoint(f"{given}: is a file; give the folder of a diffusers checkpoint")
-    root = given.resolve()
-    if (root / "model_index.json").is_file():
-        return _open_pipeline(root, source, revision)
-    if (root / "config.json").is_file():
-        component = open_component(root)
-        return Checkpoint(
-            root,
-            root.name,
-            source or root.name,
-            revision,
-            {component.name: component},
-            read_front_matter(root / "README.md"),
-        )
-    raise NotACheckpoint(
-        f"{given}: no Flux checkpoint here: neither model_index.json (a pipeline) nor config.json "
-        "(a component) was found"
-    )
-
-
-def _open_pipeline(root: Path, source: str | None, revision: str | None) -> Checkpoint:
-    index = read_json(root / "model_index.json")
-    class_name = str(index.get("_class_name", ""))
-    if not class_name.startswith("Flux"):
-        raise NotACheckpoint(f"{root}: is a {class_name or 'nameless'} pipeline, not a Flux one")
-    components = {
-        name: open_component(root / name) for name in ARCHITECTURES if (root / name).is_dir()
-    }
-    if not components:
-        raise NotACheckpoint(f"{root}: has none of the folders {', '.join(ARCHITECTURES)}")
-    return Checkpoint(
-        root,
-        root.name,
-        source or root.name,
-        revision,
-        components,
-        read_front_matter(root / "README.md"),
-    )
-
-
-def open_component(folder: Path) -> Component:
-    """Open one component folder, `transformer/` or `text_encoder_2/`, of unquantized weights."""
-    config = read_json(folder / "config.json")
-    architecture = architecture_of(config, folder)
-    if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "an unknown method")
+    opening = Opening(str(given.absolute()), _absolute(base), allow_requantize)
+    if given.is_file():
+        # The name is its own, also where it is a link, as all files in the Hub's cache are.
+        file = given.parent.resolve() / given.name
+        component, notes = open_single_file(file, _base_config(base, "transformer"))
+        found = _lone(file, file.stem, component, opening, notes)
+    elif (given / MANIFEST_NAME).is_file():
+        found = _open_variant(given.resolve(), opening)
+    elif (given / "model_index.json").is_file():
+        found = _open_pipeline(given.resolve(), opening)
+    elif (given / "config.json").is_file():
+        root = given.resolve()
+        found = _lone(root, root.name, open_component(root), opening)
+    else:
+        refuse_pickles(given)
         raise NotACheckpoint(
-            f"{folder}: is already quantized ({method}); give the checkpoint it was made from, or "
-            "`fluxconv dequantize` it first"
+            f"{given}: no Flux checkpoint here: neither model_index.json (a pipeline) nor "
+            "config.json (a component) was found; a transformer in a single file is given by its "
+            "own name"
         )
-    headers = tuple(read_header(file) for file in weight_files(folder, architecture))
-    component = Component(architecture.component, folder, config, architecture, headers)
-    _check_tensors(component)
-    expected = {spec.name for spec in architecture.specs(config)}
-    steps = tuple(plain_step(name) for name in component.tensors if name in expected)
-    return replace(component, steps=steps)
-
-
-def architecture_of(config: Mapping[str, Any], where: Path) -> Architecture:
-    """The architecture that a `config.json` names.
-
-    Raises `NotACheckpoint` for a class that fluxconv does not quantize.
-    """
-    names = [config.get("_class_name"), *(config.get("architectures") or [])]
-    for architecture in ARCHITECTURES.values():
-        if architecture.class_name in names:
-            return architecture
-    named = next((name for name in names if name), "no class")
-    raise NotACheckpoint(
-        f"{where}: config.json names {named}; fluxconv quantizes "
-        + " and ".join(a.class_name for a in ARCHITECTURES.values())
-    )
-
-
-def weight_files(folder: Path, architecture: Architecture) -> list[Path]:
-    """The component's safetensors files: the single one, or the shards that its index names."""
-    single = folder / f"{architecture.weights_name}.safetensors"
-    if single.is_file():
-        return [single]
-    index = folder / f"{architecture.weights_name}.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(
-            isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
-            for name in weight_map.values()
-        ):
-            raise MalformedFile(f"{index}: its weight_map must name safetensors files beside it")
-        return [folder / name for name in sorted(set(weight_map.values()))]
-    pickles = [path.name for path in folder.iterdir() if path.suffix in _PICKLES]
-    if pickles:
-        raise NotACheckpoint(
-            f"{folder}: {pickles[0]} is a pickle file, which can run code when opened; convert it "
-            "to safetensors first (https://huggingface.co/spaces/safetensors/convert)"
-        )
-    raise NotACheckpoint(f"{folder}: {single.name} is missing")
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file that came with a checkpoint; `MalformedFile` if it is not one."""
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except FileNotFoundError:
-        raise NotACheckpoint(f"{file}: is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise MalformedFile(f"{file}: is not valid JSON") from error
-    if not isinstance(found, dict):
-        raise MalformedFile(f"{file}: is not a JSON object")
-    return found
+    if base is not None:
+        found = _in_place(found, Path(base))
+    return replace(found, source=source or found.source, revision=revision)
 
 
 def read_front_matter(readme: Path) -> dict[str, Any]:
@@ -222,45 +105,91 @@ def read_front_matter(readme: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def choose_components(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> tuple[Component, ...]:
-    """The components to quantize: those wanted, or all that the checkpoint has."""
-    for name in wanted:
-        if name not in checkpoint.components:
-            close = nearest(name, checkpoint.components)
-            raise UsageError(f"{checkpoint.root}: has no component '{name}'{close}")
-    return tuple(
-        component
-        for name, component in checkpoint.components.items()
-        if not wanted or name in wanted
+def _open_pipeline(root: Path, opening: Opening, without: str | None = None) -> Checkpoint:
+    """The pipeline in `root`; the component `without` is not looked at, and may be missing."""
+    index = read_json(root / "model_index.json")
+    class_name = str(index.get("_class_name", ""))
+    if not class_name.startswith("Flux"):
+        raise NotACheckpoint(f"{root}: is a {class_name or 'nameless'} pipeline, not a Flux one")
+    components = {
+        name: open_component(root / name, f"{name}/")
+        for name in ARCHITECTURES
+        if name != without and (root / name).is_dir()
+    }
+    if not components and without is None:
+        raise NotACheckpoint(f"{root}: has none of the folders {', '.join(ARCHITECTURES)}")
+    for name in _WITH_WEIGHTS:
+        if (root / name).is_dir() and not any((root / name).glob("*.safetensors")):
+            refuse_pickles(root / name)
+    return Checkpoint(
+        root,
+        root.name,
+        root.name,
+        None,
+        components,
+        read_front_matter(root / "README.md"),
+        opening,
     )
 
 
-def _check_tensors(component: Component) -> None:
-    """Names and shapes must be those of the architecture with this config."""
-    try:
-        specs = component.architecture.specs(component.config)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotACheckpoint(f"{component.path}/config.json: lacks or garbles {error}") from error
-    expected = {spec.name: spec.shape for spec in specs}
-    aliases = {name for names in component.architecture.tied.values() for name in names}
-    missing = [name for name in expected if name not in component.tensors]
-    unexpected = [
-        name for name in component.tensors if name not in expected | dict.fromkeys(aliases)
-    ]
-    for label, names in (("missing", missing), ("unexpected", unexpected)):
-        if names:
-            raise NotACheckpoint(
-                f"{component.path}: not a {component.architecture.title} as its config describes: "
-                f"{len(names)} {label} tensors, such as {', '.join(names[:5])}"
-            )
-    for name, shape in expected.items():
-        tensor = component.tensors[name]
-        if tensor.shape != shape:
-            raise NotACheckpoint(
-                f"{component.path}: '{name}' has shape {list(tensor.shape)} where the config asks "
-                f"for {list(shape)}"
-            )
-        if tensor.dtype not in ("BF16", "F16", "F32"):
-            raise NotACheckpoint(
-                f"{component.path}: '{name}' is {tensor.dtype}; fluxconv reads BF16, F16 and F32"
-            )
+def _lone(
+    root: Path, name: str, component: Component, opening: Opening, notes: tuple[str, ...] = ()
+) -> Checkpoint:
+    front_matter = read_front_matter(root / "README.md")
+    components = {component.name: component}
+    return Checkpoint(root, name, name, None, components, front_matter, opening, notes)
+
+
+def _open_variant(root: Path, opening: Opening) -> Checkpoint:
+    # Variants are planned, and plans are made of checkpoints: they import this module.
+    from fluxconv.converters.sources.requantized import open_quantized
+
+    variant, components = open_quantized(root, allowed=opening.allow_requantize)
+    metadata = variant.manifest.source.metadata
+    return Checkpoint(root, variant.name, variant.name, None, components, metadata, opening)
+
+
+def _in_place(lone: Checkpoint, base: Path) -> Checkpoint:
+    """The pipeline `base` with the one component of `lone` in the place of its own."""
+    if lone.is_pipeline:
+        raise UsageError(f"--base: {lone.opening.path} is a whole pipeline and needs no other")
+    (component,) = lone.components.values()
+    whole = _open_pipeline(_pipeline_folder(base), lone.opening, without=component.name)
+    if component.path.is_dir():
+        theirs = _base_config(base, component.name)
+        assert theirs is not None
+        if component.architecture.specs(component.config) != component.architecture.specs(
+            theirs.values
+        ):
+            raise NotACheckpoint(f"{component.path}: has other sizes than {theirs.file} describes")
+        component = replace(
+            component,
+            files={f"{component.name}/{name}": path for name, path in component.files.items()},
+            carried={f"{component.name}/{name}": path for name, path in component.carried.items()},
+        )
+    components = {**whole.components, component.name: component}
+    return replace(
+        lone,
+        root=whole.root,
+        components={name: components[name] for name in ARCHITECTURES if name in components},
+        front_matter=lone.front_matter or whole.front_matter,
+    )
+
+
+def _base_config(base: Path | str | None, component: str) -> BaseConfig | None:
+    if base is None:
+        return None
+    recorded = f"{component}/config.json"
+    file = _pipeline_folder(Path(base)) / recorded
+    values = {k: v for k, v in read_json(file).items() if k != "quantization_config"}
+    return BaseConfig(values, file, recorded)
+
+
+def _pipeline_folder(base: Path) -> Path:
+    if not (base / "model_index.json").is_file():
+        raise NotACheckpoint(f"--base {base}: is no pipeline folder: it has no model_index.json")
+    return base.resolve()
+
+
+def _absolute(path: Path | str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,12 @@ from fluxconv.converters.backends import Backend, PlannedTensor
 
 if TYPE_CHECKING:
     import torch
+
+
+# The first call imports the library, and some are not fit for use while another thread is still
+# importing them: bitsandbytes has then no operators yet.
+_warm: set[type[Backend]] = set()
+_importing = threading.Lock()
 
 
 def encode_target(
@@ -24,7 +31,12 @@ def encode_target(
         return {first.name: rows.to(dtypes.torch_dtype(first.dtype))}
     if backend.encodes is not None:
         rows = rows.to(dtypes.torch_dtype(backend.encodes))
-    return backend.encode(rows, planned)
+    if type(backend) in _warm:
+        return backend.encode(rows, planned)
+    with _importing:
+        encoded = backend.encode(rows, planned)
+    _warm.add(type(backend))
+    return encoded
 
 
 def decode_target(

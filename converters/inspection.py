@@ -1,25 +1,49 @@
-"""What a folder or file holds: components, tensors, dtypes, quantization; from headers alone."""
+"""What a folder or file holds: components, tensors, dtypes, quantization; from headers and configs.
+
+Everything is described, also what fluxconv could not take as a source: other models, and what other
+tools quantized.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fluxconv.converters.architectures import ARCHITECTURES, Architecture
-from fluxconv.converters.checkpoint import architecture_of, read_json, weight_files
+from fluxconv.converters.architectures import ARCHITECTURES, FLUX
+from fluxconv.converters.architectures.families import family_of
+from fluxconv.converters.architectures.recognition import recognise
+from fluxconv.converters.component_files import (
+    FORMATS,
+    ComponentFiles,
+    in_folder,
+    loose_files,
+    small_json,
+    weights_in,
+)
+from fluxconv.converters.contents import lora_rank, what_is_in
 from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint
-from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.manifest import MANIFEST_NAME
-from fluxconv.converters.stored import StoredEntry, read_entries
+from fluxconv.converters.packed_weights import Weight
+from fluxconv.converters.recognition import Quantization, recognise_quantization
+from fluxconv.converters.sources.folder import PICKLE_ADVICE, PICKLES
+from fluxconv.converters.stored import StoredEntry
+from fluxconv.converters.stored_weights import weights_of
 from fluxconv.converters.variant import Variant, open_variant
+from fluxconv.converters.visible import visible, visible_path
 
 
 @dataclass(frozen=True)
 class InspectedComponent:
-    """One component: `dtypes` counts stored tensors, `quantization` is what its config says."""
+    """One component, or one weight file.
+
+    `dtypes` counts stored tensors, `weights` the numbers of the model, None where the files do not
+    tell. `quantization` is a short name for all of `recognised`. `kept` are the modules that stay
+    in high precision beside quantized ones. `family` is which Flux it is, `notes` what else is to
+    be said. `unopened` are pickle files, which are never opened.
+    """
 
     name: str
     title: str
@@ -27,18 +51,24 @@ class InspectedComponent:
     tensors: int
     nbytes: int
     dtypes: Mapping[str, int]
-    weights: int
+    weights: int | None
     quantization: str
+    recognised: Quantization | None
+    kept: tuple[str, ...]
+    family: str | None
+    notes: tuple[str, ...]
+    unopened: tuple[Path, ...]
     entries: tuple[StoredEntry, ...]
 
     @property
-    def bits_per_weight(self) -> float:
-        return 8 * self.nbytes / self.weights
+    def bits_per_weight(self) -> float | None:
+        """Stored bits, scales and kept tensors included, over the number of weights."""
+        return 8 * self.nbytes / self.weights if self.weights else None
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """`kind` is `pipeline`, `component`, `variant` or `file`."""
+    """`kind` is `pipeline`, `component`, `variant`, `file`, or `files` for a folder of them."""
 
     path: Path
     kind: str
@@ -47,98 +77,164 @@ class Inspection:
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Look at a pipeline, a component folder, a variant, or one safetensors or GGUF file.
+    """Look at a pipeline, a component folder, a variant, or weight files of any kind.
 
     Raises `CheckpointNotFound`, `NotACheckpoint`, `NotAVariant` or `MalformedFile`.
     """
     place = Path(path)
     if not place.exists():
-        raise CheckpointNotFound(f"{place}: no such file or folder")
+        raise CheckpointNotFound(f"{visible_path(place)}: no such file or folder")
     if place.is_file():
         return Inspection(place, "file", (_file(place),), None)
     if (place / MANIFEST_NAME).is_file():
         variant = open_variant(place)
-        parts = tuple(_variant_component(variant, name) for name in variant.manifest.components)
+        parts = tuple(_of_variant(variant, name) for name in variant.manifest.components)
         return Inspection(place, "variant", parts, variant)
     if (place / "model_index.json").is_file():
-        found = [place / name for name in ARCHITECTURES if (place / name / "config.json").is_file()]
-        if found:
-            parts = tuple(_folder(folder) for folder in found)
+        parts = tuple(_folder(folder) for folder in _model_folders(place))
+        parts += tuple(_file(file) for file in loose_files(place))
+        if parts:
             return Inspection(place, "pipeline", parts, None)
-    elif (place / "config.json").is_file():
+    elif (place / "config.json").is_file() and weights_in(place):
         return Inspection(place, "component", (_folder(place),), None)
-    raise NotACheckpoint(f"{place}: no Flux checkpoint, component or variant here")
+    elif place.is_dir() and loose_files(place):
+        return Inspection(place, "files", tuple(map(_file, loose_files(place))), None)
+    raise NotACheckpoint(
+        f"{visible_path(place)}: no Flux checkpoint, component, variant or weight file here"
+    )
+
+
+def _model_folders(pipeline: Path) -> list[Path]:
+    """The folders of a pipeline that have weights, in the order of its index."""
+    listed = small_json(pipeline / "model_index.json")
+    folders = [pipeline / name for name in listed if Path(name).name == name]
+    return [each for each in folders if (each / "config.json").is_file() and weights_in(each)]
 
 
 def _folder(folder: Path) -> InspectedComponent:
-    config = read_json(folder / "config.json")
-    architecture = architecture_of(config, folder)
-    files = tuple(weight_files(folder, architecture))
-    return _component(architecture, config, files, describe_quantization(config))
+    found = in_folder(folder)
+    if found.architecture is not None:
+        return _component(found.architecture.component, found.architecture.title, found)
+    return _component(folder.name, next(iter(found.class_names), "a component"), found)
 
 
-def _variant_component(variant: Variant, name: str) -> InspectedComponent:
-    config = read_json(variant.root / name / "config.json")
+def _of_variant(variant: Variant, name: str) -> InspectedComponent:
     files = tuple(variant.root / file for file in variant.manifest.components[name].files)
-    return _component(ARCHITECTURES[name], config, files, variant.manifest.backend)
-
-
-def _component(
-    architecture: Architecture, config: Mapping[str, Any], files: tuple[Path, ...], how: str
-) -> InspectedComponent:
-    entries = tuple(entry for file in files for entry in read_entries(file))
-    return InspectedComponent(
-        architecture.component,
-        architecture.title,
-        files,
-        len(entries),
-        sum(entry.nbytes for entry in entries),
-        dict(Counter(entry.dtype for entry in entries).most_common()),
-        sum(spec.numel for spec in architecture.specs(config)),
-        how,
-        entries,
-    )
+    found = in_folder(variant.root / name, files)
+    return _component(name, ARCHITECTURES[name].title, found, variant.manifest.backend)
 
 
 def _file(file: Path) -> InspectedComponent:
-    if file.suffix not in (".safetensors", ".gguf"):
-        raise NotACheckpoint(f"{file}: is neither a safetensors nor a GGUF file")
-    entries = read_entries(file)
+    shown = visible_path(file)
+    if file.suffix in PICKLES:
+        raise NotACheckpoint(f"{shown}: {PICKLE_ADVICE}")
+    if file.suffix not in FORMATS:
+        raise NotACheckpoint(f"{shown}: is neither a safetensors nor a GGUF file")
+    found = ComponentFiles((file,), (), {}, None, None)
+    return _component(file.name, f"{file.suffix.removeprefix('.')} file", found)
+
+
+def _component(
+    name: str, title: str, found: ComponentFiles, quantization: str | None = None
+) -> InspectedComponent:
+    weights = weights_of({entry.name: entry for entry in found.entries}, found.metadata)
+    recognised = _of_gguf(found) or recognise_quantization(
+        found.quantization, found.quanto_map, weights
+    )
+    family, notes = None, _notes(found, weights)
+    if not found.config:
+        title, family, more = _lone(title, weights)
+        notes += more
+    elif found.architecture is FLUX:
+        family = _family(found.config)
     return InspectedComponent(
-        file.name,
-        f"{file.suffix.removeprefix('.')} file",
-        (file,),
-        len(entries),
-        sum(entry.nbytes for entry in entries),
-        dict(Counter(entry.dtype for entry in entries).most_common()),
-        0,
-        _describe_gguf(file) if file.suffix == ".gguf" else "a lone file has no config",
-        entries,
+        name,
+        title,
+        found.files,
+        len(found.entries),
+        sum(entry.nbytes for entry in found.entries),
+        dict(Counter(entry.dtype for entry in found.entries).most_common()),
+        _count(weights),
+        quantization or _label(recognised),
+        recognised,
+        _kept(weights),
+        family,
+        notes,
+        found.unopened,
+        found.entries,
     )
 
 
-def _describe_gguf(file: Path) -> str:
+def _lone(title: str, weights: tuple[Weight, ...]) -> tuple[str, str | None, tuple[str, ...]]:
+    """For a file without a config: its title, the family of a Flux transformer, and notes."""
+    parts = what_is_in(weight.name for weight in weights)
+    title = f"{title}: {', '.join(parts)}" if parts else title
+    shapes = {weight.name: weight.shape for weight in weights if weight.shape is not None}
+    flux = recognise(shapes)
+    if flux is not None:
+        return title, _family(flux.config), (flux.layout.title,)
+    rank = lora_rank(shapes) if any(part.startswith("LoRA") for part in parts) else None
+    return title, None, (f"rank {rank}",) if rank else ()
+
+
+def _family(config: Mapping[str, Any]) -> str | None:
+    try:
+        return family_of(config).title
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _notes(found: ComponentFiles, weights: tuple[Weight, ...]) -> tuple[str, ...]:
+    if found.unopened:
+        return ("its weights are pickle files, which can run code when opened: not looked at",)
+    plain = all(weight.packed is None and weight.numel is not None for weight in weights)
+    if plain and found.quantization is not None:
+        return ("the weights are stored plain, and quantized when they are loaded",)
+    return ()
+
+
+def _count(weights: Iterable[Weight]) -> int | None:
+    total = 0
+    for weight in weights:
+        if weight.numel is None:
+            return None
+        total += weight.numel
+    return total
+
+
+def _kept(weights: tuple[Weight, ...]) -> tuple[str, ...]:
+    """The modules with a plain matrix, where others are packed."""
+    if not any(weight.packed for weight in weights):
+        return ()
+    return tuple(
+        visible(weight.name.removesuffix(".weight"), 200)
+        for weight in weights
+        if weight.packed is None
+        and weight.name.endswith(".weight")
+        and weight.shape is not None
+        and len(weight.shape) > 1
+    )
+
+
+def _of_gguf(found: ComponentFiles) -> Quantization | None:
+    """What a GGUF file says of itself."""
+    number = found.metadata.get("general.file_type")
+    if number is None or found.files[0].suffix != ".gguf":
+        return None
     from gguf import LlamaFileType
 
-    metadata = read_gguf_header(file).metadata
-    number = metadata.get("general.file_type")
     known = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
-    return f"{metadata.get('general.architecture', 'unknown')} {known.get(number, '')}".strip()
+    settings = {
+        key: visible(found.metadata[f"general.{key}"])
+        for key in ("architecture", "name", "quantization_version")
+        if f"general.{key}" in found.metadata
+    }
+    return Quantization("gguf", known.get(number, f"file type {visible(number)}"), settings)
 
 
-def describe_quantization(config: Mapping[str, Any]) -> str:
-    """What a `config.json` says of its weights: the method and its main setting, or `none`."""
-    found = config.get("quantization_config")
-    if not isinstance(found, dict):
+def _label(recognised: Quantization | None) -> str:
+    if recognised is None:
         return "none"
-    method = str(found.get("quant_method", "unknown"))
-    detail = ""
-    if found.get("load_in_4bit"):
-        detail = str(found.get("bnb_4bit_quant_type", "4-bit"))
-    elif found.get("load_in_8bit"):
-        detail = "int8"
-    elif isinstance(found.get("quant_type"), dict):
-        detail = str(found["quant_type"].get("default", {}).get("_type", ""))
-    elif "weights_dtype" in found:
-        detail = str(found["weights_dtype"])
-    return f"{method} {detail}".strip()
+    if "architecture" in recognised.settings and recognised.library == "gguf":
+        return f"{recognised.settings['architecture']} {recognised.scheme}"
+    return recognised.label

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import NotACheckpoint
 from fluxconv.converters.stored import decode_component
@@ -43,14 +45,21 @@ def model_class(component: str) -> Any:
 def load_checkpoint(checkpoint: Checkpoint, device: str) -> Any:
     """The source as a `FluxPipeline` in bf16 on `device`.
 
-    Raises `NotACheckpoint` if it is a lone component, which cannot draw.
+    Components that the libraries cannot open where and as they are (single files, float8, quantized
+    ones) are put together from their weights. Raises `NotACheckpoint` for a lone component, which
+    cannot draw.
     """
     import torch
     from diffusers import FluxPipeline
 
-    _require_pipeline(checkpoint.root)
+    _require_pipeline(checkpoint)
+    models = {
+        name: _assembled(component.architecture, component.config, component.weights())
+        for name, component in checkpoint.components.items()
+        if not component.carried or component.path != checkpoint.root / name
+    }
     pipeline = FluxPipeline.from_pretrained(
-        checkpoint.root, dtype=torch.bfloat16, local_files_only=True
+        checkpoint.root, dtype=torch.bfloat16, local_files_only=True, **models
     )
     return pipeline.to(device)
 
@@ -60,7 +69,7 @@ def load_variant(variant: Variant, device: str) -> tuple[Any, dict[str, Executio
     import torch
     from diffusers import FluxPipeline
 
-    _require_pipeline(variant.root)
+    _require_pipeline(variant)
     models: dict[str, torch.nn.Module] = {}
     executions: dict[str, Execution] = {}
     for name, plan in variant.component_plans().items():
@@ -80,24 +89,34 @@ def load_variant(variant: Variant, device: str) -> tuple[Any, dict[str, Executio
 
 def load_decoded(root: Path, plan: ComponentPlan) -> torch.nn.Module:
     """A component with its weights decoded to bf16, as the plain model of its class."""
+    return _assembled(plan.architecture, plan.config, decode_component(root, plan))
+
+
+def _assembled(
+    architecture: Architecture,
+    config: Mapping[str, Any],
+    weights: Iterable[tuple[str, torch.Tensor]],
+) -> torch.nn.Module:
+    """The plain model of this config, with all `weights` in bf16."""
     import torch
 
-    config = {key: value for key, value in plan.config.items() if key != "quantization_config"}
-    kind = model_class(plan.component)
+    config = {key: value for key, value in config.items() if key != "quantization_config"}
+    kind = model_class(architecture.component)
     with torch.device("meta"):
-        if plan.architecture.library == "diffusers":
+        if architecture.library == "diffusers":
             model: torch.nn.Module = kind.from_config(config)
         else:
             model = kind(kind.config_class.from_dict(config))
-    weights = {name: weight.to(torch.bfloat16) for name, weight in decode_component(root, plan)}
-    for name, others in plan.architecture.tied.items():
-        weights |= dict.fromkeys(others, weights[name])
-    model.load_state_dict(weights, assign=True)
+    state = {name: weight.to(torch.bfloat16) for name, weight in weights}
+    for name, others in architecture.tied.items():
+        state |= dict.fromkeys(others, state[name])
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
-def _require_pipeline(root: Path) -> None:
-    if not (root / "model_index.json").is_file():
+def _require_pipeline(opened: Checkpoint | Variant) -> None:
+    if not (opened.root / "model_index.json").is_file():
         raise NotACheckpoint(
-            f"{root}: is a lone component; only a whole pipeline (with model_index.json) can draw"
+            f"{opened.root}: is a lone component, and only a whole pipeline can draw; give the "
+            "pipeline with the rest as --base"
         )

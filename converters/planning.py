@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from fluxconv.converters.backends import (
     choose_backends,
 )
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
+from fluxconv.converters.errors import UsageError
 from fluxconv.converters.layout import FileLayout, StoredTensor
 
 
@@ -85,7 +87,7 @@ class VariantPlan:
     backend: Backend
     checkpoint: Checkpoint
     components: tuple[ComponentPlan, ...]
-    carried: tuple[Path, ...]
+    carried: Mapping[str, Path]  # by name in the variant
 
     @property
     def weight_bytes(self) -> int:
@@ -95,7 +97,7 @@ class VariantPlan:
     @cached_property
     def carried_bytes(self) -> int:
         """Bytes of the files taken over unchanged."""
-        return sum((self.checkpoint.root / path).stat().st_size for path in self.carried)
+        return sum(path.stat().st_size for path in self.carried.values())
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +126,26 @@ def plan(
     """
     found = choose_backends(backends)
     chosen = choose_components(checkpoint, components)
-    return tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
+    plans = tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
+    for item in plans:
+        _check_patterns(item)
+    return plans
+
+
+def _check_patterns(item: VariantPlan) -> None:
+    """A pattern that matches nothing is a slip of the pen, and would change nothing in silence."""
+    specs = [
+        spec
+        for component in item.checkpoint.components.values()
+        for spec in component.architecture.specs(component.config)
+    ]
+    names = {name for spec in specs for name in (spec.module, spec.packed.name)}
+    for pattern in item.backend.options.patterns():
+        if not any(re.search(pattern, name) for name in names):
+            raise UsageError(
+                f"{item.backend.name}: '{pattern}' matches no module of {item.checkpoint.name}; "
+                "`fluxconv plan --tensors` lists them"
+            )
 
 
 def plan_variant(
@@ -133,18 +154,8 @@ def plan_variant(
     """Plan one variant. Reads no tensor data."""
     planned = tuple(plan_component(checkpoint, component, backend) for component in components)
     chosen = {component.name for component in components}
-    carried = list(checkpoint.carried_files())
-    # A component that is not quantized travels as it is, so the variant stays a whole pipeline.
-    for name, component in checkpoint.components.items():
-        if checkpoint.is_pipeline and name not in chosen:
-            carried += [
-                path.relative_to(checkpoint.root)
-                for path in sorted(component.path.iterdir())
-                if path.is_file()
-            ]
-    return VariantPlan(
-        f"{checkpoint.name}-{backend.label}", backend, checkpoint, planned, tuple(carried)
-    )
+    carried = checkpoint.carried_files(chosen)
+    return VariantPlan(f"{checkpoint.name}-{backend.label}", backend, checkpoint, planned, carried)
 
 
 def plan_component(checkpoint: Checkpoint, component: Component, backend: Backend) -> ComponentPlan:

@@ -235,9 +235,9 @@ def _allocated(folder: Path) -> int:
 
 
 def _copy_carried(each: _Making) -> None:
-    for path in each.plan.carried:
-        (each.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(each.plan.checkpoint.root / path, each.folder / path)
+    for name, path in each.plan.carried.items():
+        (each.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, each.folder / name)
 
 
 def _reopen(each: _Making) -> None:

@@ -132,28 +132,17 @@ def _versions(item: VariantPlan) -> dict[str, str]:
 
 def _source_files(checkpoint: Checkpoint, item: VariantPlan) -> dict[str, Path]:
     """Every file that is read or carried over, by the name that the manifest gives it."""
-    files = [path.relative_to(checkpoint.root) for path in _read_files(checkpoint, item)]
-    return {path.as_posix(): checkpoint.root / path for path in sorted([*files, *item.carried])}
-
-
-def _read_files(checkpoint: Checkpoint, item: VariantPlan) -> list[Path]:
-    found = []
-    for component in item.components:
-        source = checkpoint.components[component.component]
-        found += [source.path / "config.json", *(header.file for header in source.headers)]
-    return found
+    read = checkpoint.source_files([component.component for component in item.components])
+    return dict(sorted({**read, **item.carried}.items()))
 
 
 def _component_record(item: VariantPlan, component: ComponentPlan) -> ComponentRecord:
-    loader = "from_single_file" if item.backend.container == "gguf" else "from_pretrained"
-    if component.architecture.library == "transformers":
-        loader = "from_pretrained"
     return ComponentRecord(
         files=[file.name for file in component.files],
-        loader=f"{component.architecture.library}.{component.architecture.class_name}.{loader}",
+        loader=component.backend.loader(component.architecture),
         bits_per_weight=round(component.bits_per_weight, 4),
         weight_bytes=component.nbytes,
-        source_bytes=item.checkpoint.components[component.component].nbytes,
+        source_bytes=item.checkpoint.components[component.component].weight_bytes,
         quantized=sum(tensor.quantized for tensor in component.tensors),
         kept=[
             KeptTensor(name=tensor.name, dtype=tensor.stored[0].dtype, reason=tensor.reason)

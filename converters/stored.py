@@ -94,12 +94,13 @@ def decode_component(root: Path, plan: ComponentPlan) -> Iterator[tuple[str, tor
         except KeyError as missing:
             raise MalformedFile(f"{root}: the tensor {missing} is missing") from None
         weight = decode_target(plan.backend, planned, stored)
-        yield from _split(weight, planned.target.slices, shapes)
+        yield from split_rows(weight, planned.target.slices, shapes)
 
 
-def _split(
+def split_rows(
     weight: torch.Tensor, slices: tuple[SourceSlice, ...], shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, torch.Tensor]]:
+    """The source tensors, of these `shapes`, whose rows stand one below the other in `weight`."""
     found: dict[str, torch.Tensor] = {}
     row = 0
     for part in slices:

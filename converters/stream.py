@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +18,15 @@ from fluxconv.converters.journal import Journal
 from fluxconv.converters.layout import LayoutWriter, StoredTensor
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
-from fluxconv.converters.reader import ComponentReader
+from fluxconv.converters.reader import ComponentReader, Read
+from fluxconv.converters.threads import cores, torch_threads
 from fluxconv.converters.write_behind import WriteBehind
 
 if TYPE_CHECKING:
     import torch
 
-_PIECE = 1 << 22  # weights encoded at once where rows stand alone: what they need stays in cache
+_PIECE = 1 << 20  # weights encoded at once where rows stand alone: what they need stays in cache
+_ENCODERS = 4  # more would wait for room to read into
 
 
 @dataclass(frozen=True)
@@ -45,18 +49,43 @@ def stream_component(
     infinity, `SourceChanged` if what a journal has was made from other weights.
     """
     reader = ComponentReader(component, pinned=device != "cpu")
-    with WriteBehind() as writing:
-        for read in reader:
-            for name, weight in read.weights:
-                todo = [each for each in outputs if not _is_done(each, name, read.digest)]
-                if todo:
-                    _check_finite(weight, name, component.path)
-                    on_device = weight.to(device, non_blocking=True)
-                for output in todo:
-                    _encode_and_write(output, name, on_device, read.digest, writing)
-            writing.put(0, read.release)
-            progress.advance(read.nbytes, name if read.nbytes else "")
+    # Weights side by side, and not the parts of one: torch's own threads wait for one another in a
+    # busy loop, and where the reader or the writer has their core, all takes four times as long.
+    encoders = min(cores(), _ENCODERS) if device == "cpu" else 1
+    pending: deque[Future[tuple[int, str]]] = deque()
+    with (
+        WriteBehind() as writing,
+        torch_threads((cores() - 2) // encoders),
+        ThreadPoolExecutor(encoders, "encoder") as pool,
+    ):
+        try:
+            for read in reader:
+                step = pool.submit(_encode_step, read, component, outputs, device, writing)
+                pending.append(step)
+                while len(pending) > encoders:
+                    progress.advance(*pending.popleft().result())
+            while pending:
+                progress.advance(*pending.popleft().result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return reader.hashes
+
+
+def _encode_step(
+    read: Read, component: Component, outputs: Sequence[Output], device: str, writing: WriteBehind
+) -> tuple[int, str]:
+    """Encode what became available and hand it to the writer; returns bytes read and the name."""
+    name = ""
+    for name, weight in read.weights:
+        todo = [each for each in outputs if not _is_done(each, name, read.digest)]
+        if todo:
+            _check_finite(weight, name, component.path)
+            on_device = weight.to(device, non_blocking=True)
+        for output in todo:
+            _encode_and_write(output, name, on_device, read.digest, writing)
+    writing.put(0, read.release)
+    return read.nbytes, name
 
 
 def _is_done(output: Output, weight: str, digest: str) -> bool:

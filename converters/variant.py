@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.backends import Backend, get_backend
-from fluxconv.converters.checkpoint import Checkpoint, Component, read_json
+from fluxconv.converters.checkpoint import Checkpoint, Component, Opening, read_json
 from fluxconv.converters.errors import NotAVariant
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord, Manifest, read_manifest
 from fluxconv.converters.planning import ComponentPlan, plan_component
@@ -41,7 +41,13 @@ class Variant:
         """What its files must hold, planned again from its own configs."""
         source = self.manifest.source
         checkpoint = Checkpoint(
-            self.root, self.manifest.checkpoint, source.id, source.revision, {}, source.metadata
+            self.root,
+            self.manifest.checkpoint,
+            source.id,
+            source.revision,
+            {},
+            source.metadata,
+            Opening(str(self.root)),
         )
         plans = {}
         for name in self.manifest.components:

@@ -1,30 +1,29 @@
-"""A source checkpoint: a folder of this machine, or a repository of the Hub at a pinned commit."""
+"""A source checkpoint: on this machine, or in a repository of the Hub at a pinned commit."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from fnmatch import fnmatch
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from fluxconv.converters.architectures import ARCHITECTURES
-from fluxconv.converters.checkpoint import CARRIED, CARRIED_FILES, Checkpoint, open_checkpoint
-from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint, UsageError
+from fluxconv.converters.checkpoint import (
+    Checkpoint,
+    architecture_of,
+    open_checkpoint,
+    read_front_matter,
+    read_json,
+)
+from fluxconv.converters.errors import BadInput, CheckpointNotFound, NotACheckpoint, UsageError
+from fluxconv.converters.manifest import SourceRecord
 from fluxconv.converters.progress import Progress, Silent
-from fluxconv.converters.variant import is_safe_path
+from fluxconv.converters.sources.single_file import require_safetensors
 from fluxconv.hub.errors import hub_errors
+from fluxconv.hub.needed import INDEX, README, file_called, needed_files
 from fluxconv.hub.session import bounded_client, open_session
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-#: Only what a pipeline in the diffusers layout needs; repositories hold much else.
-_NEEDED = (
-    "model_index.json",
-    "README.md",
-    *CARRIED_FILES,
-    *(f"{folder}/*" for folder in CARRIED),
-    *(f"{folder}/*.json" for folder in ARCHITECTURES),
-    *(f"{folder}/*.safetensors" for folder in ARCHITECTURES),
-)
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_REPOSITORY = re.compile(rf"{_NAME}/{_NAME}")
+_FILE = re.compile(rf"({_NAME}/{_NAME})/(.+\.[A-Za-z]+)")
 
 
 def open_source(
@@ -32,52 +31,147 @@ def open_source(
     *,
     revision: str | None = None,
     source_id: str | None = None,
+    base: str | None = None,
+    allow_requantize: bool = False,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Open the checkpoint in the folder `text`, or in the Hub repository `owner/name`.
+    """Open the checkpoint at the path `text`, or in the Hub repository `owner/name`, or the single
+    file `owner/name/path/to/file.safetensors` of one.
 
-    A repository is resolved to a commit first and its files are downloaded at that commit into the
-    Hub's own cache; the commit lands in the manifest. `source_id` names the repository that a
-    local folder is a copy of. Raises what `open_checkpoint` raises, `CheckpointNotFound` if `text`
+    A repository is resolved to a commit first and the files needed are downloaded at that commit
+    into the Hub's own cache; the commit lands in the manifest. `base` is the pipeline whose part
+    is replaced, a folder or `owner/name[@revision]`. `source_id` names the repository that a local
+    checkpoint is a copy of. Raises what `open_checkpoint` raises, `CheckpointNotFound` if `text`
     is neither, `UsageError` for an impossible `source_id`, and `HubError`.
     """
     if source_id is not None and not _REPOSITORY.fullmatch(source_id):
         raise UsageError(f"--source-id: '{source_id}' is no Hub repository; give OWNER/NAME")
+    progress = progress or Silent()
+    found = _bring(text, revision, progress)
+    checkpoint = open_checkpoint(
+        found.path,
+        source=found.repository or source_id,
+        revision=found.commit,
+        base=None if base is None else _bring_base(base, _component_at(found.path), progress),
+        allow_requantize=allow_requantize,
+    )
+    if found.repository is not None:
+        name = found.path.stem if found.path.is_file() else found.repository.rpartition("/")[2]
+        # A single file's own README is that of its repository.
+        front_matter = read_front_matter(found.root / README) or checkpoint.front_matter
+        checkpoint = replace(checkpoint, name=name, front_matter=front_matter)
+    for note in checkpoint.notes:
+        progress.note(note)
+    return checkpoint
+
+
+def open_recorded(source: SourceRecord, base: str | None, progress: Progress) -> Checkpoint:
+    """The source that a manifest records, found again on the Hub at its commit.
+
+    Raises what `open_source` raises, and `BadInput` if it was put together with a base and `base`
+    does not say where that is.
+    """
+    place = source.id
+    # A pipeline has no weights beside its index, and a lone component a config beside them.
+    single = [name for name in source.files if "/" not in name and name.endswith(".safetensors")]
+    if single and "config.json" not in source.files:
+        place = f"{source.id}/{single[0]}"
+        if INDEX in source.files and base is None:
+            raise BadInput(
+                f"{place}: was put together with a pipeline; say where it is with --base"
+            )
+    return open_source(place, revision=source.revision, base=base, progress=progress)
+
+
+@dataclass(frozen=True)
+class _Brought:
+    """What to open, and where on the Hub it came from; `root` is the repository's folder."""
+
+    path: Path
+    root: Path
+    repository: str | None = None
+    commit: str | None = None
+
+
+def _bring(text: str, revision: str | None, progress: Progress) -> _Brought:
     if Path(text).exists():
         if revision is not None:
-            raise UsageError(f"--revision: {text} is a folder; only a Hub repository has revisions")
-        return open_checkpoint(text, source=source_id)
-    if not _REPOSITORY.fullmatch(text):
-        raise CheckpointNotFound(f"{text}: no such folder, and not a Hub repository (owner/name)")
+            kind = "folder" if Path(text).is_dir() else "file"
+            raise UsageError(f"--revision: {text} is a {kind}; only a Hub repository has revisions")
+        return _Brought(Path(text), Path(text))
+    if _REPOSITORY.fullmatch(text):
+        return _download(text, revision, progress)
+    match = _FILE.fullmatch(text)
+    if match is None:
+        raise CheckpointNotFound(
+            f"{text}: no such folder or file, and not of the Hub (owner/name, or "
+            "owner/name/file.safetensors)"
+        )
+    require_safetensors(Path(text))  # before any download
+    return _download(match[1], revision, progress, file=match[2])
+
+
+def _bring_base(text: str, component: str, progress: Progress) -> Path:
+    """The folder of the pipeline `text`, whose `component` is not needed."""
+    if Path(text).exists():
+        return Path(text)
+    repository, _, revision = text.partition("@")
+    if not _REPOSITORY.fullmatch(repository):
+        raise CheckpointNotFound(f"--base {text}: no such folder, and not a Hub repository")
+    return _download(repository, revision or None, progress, without=component).root
+
+
+def _component_at(path: Path) -> str:
+    config = path / "config.json"
+    return architecture_of(read_json(config), path).component if config.is_file() else "transformer"
+
+
+def _download(
+    repository: str,
+    revision: str | None,
+    progress: Progress,
+    *,
+    file: str | None = None,
+    without: str | None = None,
+) -> _Brought:
+    """The files needed of a repository, or one `file` and the README, at one commit."""
     from huggingface_hub import hf_hub_download
 
-    progress = progress or Silent()
     session = open_session(None, None)
-    with bounded_client(), hub_errors(text):
-        info = session.api.model_info(text, revision=revision, files_metadata=True)
-        wanted = {
-            sibling.rfilename: sibling.size or 0
-            for sibling in info.siblings or ()
-            if any(fnmatch(sibling.rfilename, pattern) for pattern in _NEEDED)
-            and is_safe_path(sibling.rfilename)
-        }
-        if info.sha is None or "model_index.json" not in wanted:
+    with bounded_client(), hub_errors(repository):
+        info = session.api.model_info(repository, revision=revision, files_metadata=True)
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        if file is None:
+            wanted = needed_files(sizes, without)
+        else:
+            file = _require_file(repository, file, sizes)
+            wanted = [file, *({README} & sizes.keys())]
+        if info.sha is None or not wanted:
             raise NotACheckpoint(
-                f"{text}: this repository holds no pipeline in the diffusers layout"
+                f"{repository}: this repository holds no pipeline in the diffusers layout; a "
+                f"single file in it is given as {repository}/FILE.safetensors"
             )
-        progress.start(f"Downloading {text}", sum(wanted.values()))
-        for name, size in wanted.items():
-            file = hf_hub_download(
-                text,
+        progress.start(f"Downloading {repository}", sum(sizes[name] for name in wanted))
+        for name in wanted:
+            place = hf_hub_download(
+                repository,
                 name,
                 revision=info.sha,
                 endpoint=session.endpoint,
                 token=session.token or False,
             )
-            progress.advance(size, name)
+            progress.advance(sizes[name], name)
         progress.finish()
-    folder = Path(file)
-    for _ in Path(name).parts:
-        folder = folder.parent
-    checkpoint = open_checkpoint(folder, source=text, revision=info.sha)
-    return replace(checkpoint, name=text.rpartition("/")[2])
+    root = Path(place)
+    for _ in PurePosixPath(name).parts:
+        root = root.parent
+    return _Brought(root / file if file else root, root, repository, info.sha)
+
+
+def _require_file(repository: str, file: str, names: dict[str, int]) -> str:
+    found = file_called(names, file)
+    if found is None:
+        there = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+        have = f"; it has {', '.join(sorted(there)[:5])}" if there else ""
+        raise CheckpointNotFound(f"{repository}: has no file {file}{have}")
+    return found

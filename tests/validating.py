@@ -58,6 +58,6 @@ def structure_of(variant: Variant) -> tuple[str, ...]:
 
 def failed_weights(variant: Variant, reference: Checkpoint) -> list[str]:
     """The sentences of the weights checks that fail."""
-    results = compare_weights(variant.root, reference.root, Silent())
+    results = compare_weights(variant.root, reference, Silent())
     limits = load_thresholds().for_bits(variant.backend.bits)
     return [check.text for check in verdict.weights_checks(results, limits) if not check.passed]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from fluxconv.converters.checkpoint import open_checkpoint
+from fluxconv.converters.checkpoint import Opening, open_checkpoint
 from fluxconv.converters.load import load_checkpoint, load_variant
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.variant import open_variant
@@ -49,15 +49,15 @@ def picture_name(index: int, seed: int, role: str) -> str:
 
 
 def draw(
-    place: Path, role: str, device: str, settings: Settings, folder: Path, progress: Progress
+    opening: Opening, role: str, device: str, settings: Settings, folder: Path, progress: Progress
 ) -> Drawing:
-    """Draw with the source or the variant in `place`, into PNG files in `folder`.
+    """Draw with the source or the variant that `opening` is of, into PNG files in `folder`.
 
     Raises what `load_checkpoint` and `load_variant` raise.
     """
     total = len(settings.prompts) * len(settings.seeds) * settings.steps
-    progress.start(f"Drawing {place.name}", total, "steps")
-    pipeline, execution = _load(place, role, device)
+    progress.start(f"Drawing {Path(opening.path).name}", total, "steps")
+    pipeline, execution = _load(opening, role, device)
     pipeline.set_progress_bar_config(disable=True)
     _spare_threads(pipeline)
     pictures = []
@@ -74,10 +74,10 @@ def draw(
     return Drawing(pictures=tuple(pictures), execution=execution, seconds=round(seconds, 3))
 
 
-def _load(place: Path, role: str, device: str) -> tuple[Any, dict[str, ComponentExecution]]:
+def _load(opening: Opening, role: str, device: str) -> tuple[Any, dict[str, ComponentExecution]]:
     if role == SOURCE:
-        return load_checkpoint(open_checkpoint(place), device), {}
-    pipeline, found = load_variant(open_variant(place), device)
+        return load_checkpoint(open_checkpoint(**opening._asdict()), device), {}
+    pipeline, found = load_variant(open_variant(opening.path), device)
     return pipeline, {
         name: ComponentExecution(mode=how.mode, why=how.why) for name, how in found.items()
     }

@@ -9,7 +9,7 @@ from statistics import fmean
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from fluxconv.converters.checkpoint import Checkpoint
+from fluxconv.converters.checkpoint import Checkpoint, Opening
 from fluxconv.converters.progress import Progress
 from fluxconv.validators import metrics
 from fluxconv.validators.drawing import SOURCE, VARIANT, Drawing, DrawnPicture
@@ -55,7 +55,7 @@ class SourcePictures:
                 with Worker() as worker:
                     self._drawing = draw_in(
                         worker,
-                        self._reference.root,
+                        self._reference.opening,
                         SOURCE,
                         self._device,
                         self._settings,
@@ -71,7 +71,7 @@ class SourcePictures:
 
 def draw_in(
     worker: Worker,
-    place: Path,
+    opening: Opening,
     role: str,
     device: str,
     settings: Settings,
@@ -82,7 +82,7 @@ def draw_in(
     answer = worker.run(
         "draw",
         {
-            "place": str(place),
+            "opening": opening._asdict(),
             "role": role,
             "device": device,
             "settings": settings.model_dump(mode="json"),
@@ -107,7 +107,8 @@ def compare_pictures(
     Raises `LayerFailed` if the source or the variant cannot be drawn.
     """
     of_source = source.drawing()
-    of_variant = draw_in(worker, variant, VARIANT, device, settings, images, progress)
+    opening = Opening(str(variant))
+    of_variant = draw_in(worker, opening, VARIANT, device, settings, images, progress)
     pictures: list[Picture] = []
     problems: list[str] = []
     flat_sources = 0

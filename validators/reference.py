@@ -32,7 +32,7 @@ def check_reference(
     progress.start("Checking the reference", sum(sizes.values()))
     hashes = {}
     for name, size in sizes.items():
-        hashes[name] = hash_file(reference.root / name).sha256
+        hashes[name] = hash_file(reference.files[name]).sha256
         progress.advance(size, name)
     progress.finish()
     for index, variant in enumerate(variants):
@@ -50,8 +50,8 @@ def _recorded(variant: Variant) -> Mapping[str, FileRecord]:
 
 def _size_difference(recorded: Mapping[str, FileRecord], reference: Checkpoint) -> str | None:
     for name, record in recorded.items():
-        path = reference.root / name
-        if not path.is_file():
+        path = reference.files.get(name)
+        if path is None or not path.is_file():
             return f"{name} is missing"
         size = path.stat().st_size
         if size != record.size:
@@ -69,6 +69,6 @@ def _hash_difference(recorded: Mapping[str, FileRecord], hashes: Mapping[str, st
 def _refuse(variant: Variant, reference: Checkpoint, difference: str | None, force: bool) -> None:
     if difference is not None and not force:
         raise BadInput(
-            f"{reference.root}: is not the checkpoint that {variant.name} was made from: "
+            f"{reference.opening.path}: is not the checkpoint that {variant.name} was made from: "
             f"{difference}; give the right one with --reference, or --force to compare anyway"
         )

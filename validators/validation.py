@@ -153,7 +153,10 @@ class _Run:
         return _Findings(result, verdict.structure_checks(result))
 
     def _weights(self, worker: Worker, variant: Variant, limits: Limits, found: _Findings) -> None:
-        request = {"variant": str(variant.root), "reference": str(self.reference.root)}
+        request = {
+            "variant": str(variant.root),
+            "reference": self.reference.opening._asdict(),
+        }
         try:
             answer = worker.run("weights", request, self.progress)
         except LayerFailed as failure:

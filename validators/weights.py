@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxconv.converters import dtypes
-from fluxconv.converters.checkpoint import Component, open_checkpoint
+from fluxconv.converters.checkpoint import Checkpoint, Component
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
-from fluxconv.converters.reader import read_tensor
 from fluxconv.converters.stored import decode_component
 from fluxconv.converters.variant import open_variant
 from fluxconv.validators.report import StretchError, TensorError, WeightsResult
@@ -44,21 +43,23 @@ class _Sums:
     problems: list[str] = field(default_factory=list)
 
 
-def compare_weights(variant: Path, reference: Path, progress: Progress) -> dict[str, WeightsResult]:
-    """Compare each quantized component of the variant with the reference's, both opened here.
+def compare_weights(
+    variant: Path, reference: Checkpoint, progress: Progress
+) -> dict[str, WeightsResult]:
+    """Compare each quantized component of the variant, opened here, with the reference's.
 
     Memory holds one packed tensor and its source, whatever the model's size. Raises `BadInput` if
     the reference lacks a component, `MalformedFile` if a tensor is missing.
     """
-    opened, source = open_variant(variant), open_checkpoint(reference)
+    opened = open_variant(variant)
     plans = opened.component_plans()
     for name in plans:
-        if name not in source.components:
-            raise BadInput(f"{reference}: has no {name} to compare with")
-    total = sum(source.components[name].nbytes for name in plans)
-    progress.start(f"Comparing {opened.name}", total)
+        if name not in reference.components:
+            raise BadInput(f"{reference.opening.path}: has no {name} to compare with")
+    weights = sum(spec.numel for plan in plans.values() for spec in plan.specs)
+    progress.start(f"Comparing {opened.name}", 2 * weights)
     results = {
-        name: _compare_component(opened.root, plan, source.components[name], progress)
+        name: _compare_component(opened.root, plan, reference.components[name], progress)
         for name, plan in plans.items()
     }
     progress.finish()
@@ -70,21 +71,21 @@ def _compare_component(
 ) -> WeightsResult:
     sums = _Sums()
     for name, decoded in decode_component(root, plan):
-        info = source.tensors.get(name)
-        if info is None or info.shape != tuple(decoded.shape):
-            there = list(info.shape) if info else "missing"
+        shape = source.shapes.get(name)
+        if shape != tuple(decoded.shape):
+            there = list(shape) if shape else "missing"
             sums.problems.append(
                 f"'{name}' is {list(decoded.shape)} here and {there} in the reference"
             )
             continue
-        original = read_tensor(info)
+        original = source.read(name)
         planned = plan.by_source[name][0][0]
         with _one_thread():
             if planned.quantized:
                 _measure(name, decoded, original, sums)
             else:
                 _check_kept(name, decoded, original, planned.stored[0].dtype, sums)
-        progress.advance(info.nbytes, name)
+        progress.advance(2 * original.numel(), name)
     worst = sorted(sums.tensors, key=lambda tensor: -tensor.relative_rms)[:_WORST]
     return WeightsResult(
         relative_rms=_relative(sums.error, sums.source),
@@ -127,8 +128,10 @@ def _stretch_sums(
     """Sums of squares of the error and of the source, in float64: one row of stretches a row."""
     import torch
 
-    decoded, original = decoded.flatten(1), original.flatten(1)
-    rows, columns = original.shape
+    # A quantized bias is one row.
+    rows = original.shape[0] if original.ndim > 1 else 1
+    decoded, original = decoded.reshape(rows, -1), original.reshape(rows, -1)
+    columns = original.shape[1]
     width = -(-columns // _STRETCH)
     error = torch.zeros(rows, width, dtype=torch.float64)
     norm = torch.zeros(rows, width, dtype=torch.float64)

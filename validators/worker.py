@@ -27,20 +27,30 @@ def structure(progress: Progress, variant: str) -> Any:
     return check_structure(Path(variant), progress).model_dump(mode="json")
 
 
-def weights(progress: Progress, variant: str, reference: str) -> Any:
-    """Job: the weights layer."""
+def weights(progress: Progress, variant: str, reference: dict[str, Any]) -> Any:
+    """Job: the weights layer; `reference` is an `Opening`."""
+    from fluxconv.converters.checkpoint import open_checkpoint
     from fluxconv.validators.weights import compare_weights
 
-    found = compare_weights(Path(variant), Path(reference), progress)
+    found = compare_weights(Path(variant), open_checkpoint(**reference), progress)
     return {name: result.model_dump(mode="json") for name, result in found.items()}
 
 
-def draw(progress: Progress, place: str, role: str, device: str, settings: Any, folder: str) -> Any:
-    """Job: draw every picture of `settings` with the source or the variant in `place`."""
+def draw(
+    progress: Progress,
+    opening: dict[str, Any],
+    role: str,
+    device: str,
+    settings: Any,
+    folder: str,
+) -> Any:
+    """Job: draw every picture of `settings` with the source or the variant that `opening`, an
+    `Opening`, is of."""
+    from fluxconv.converters.checkpoint import Opening
     from fluxconv.validators.drawing import draw as draw_pictures
 
     wanted = Settings.model_validate(settings)
-    drawing = draw_pictures(Path(place), role, device, wanted, Path(folder), progress)
+    drawing = draw_pictures(Opening(**opening), role, device, wanted, Path(folder), progress)
     return drawing.model_dump(mode="json")
 
 

@@ -17,7 +17,7 @@ from fluxconv.converters.layout import StoredTensor
 
 #: Weights handed to bitsandbytes at once: on a CPU it takes up to 28 bytes of temporary memory for
 #: each. Smaller pieces gain nothing, and several threads would wait for each other more often.
-PIECE = 1 << 21
+PIECE = 1 << 19
 
 
 class BitsandbytesBackend(FromPretrainedBackend):

@@ -130,13 +130,10 @@ class Bitsandbytes4Bit(BitsandbytesBackend):
         quantization (`compress_statistics` there) is taken over all of them.
         """
         import torch
-        from bitsandbytes.functional import QuantState, quantize_4bit, quantize_blockwise
+        from bitsandbytes.functional import QuantState, get_4bit_type, quantize_blockwise
 
-        pieces = [
-            quantize_4bit(piece, blocksize=BLOCK_SIZE, quant_type=self.quant_type)
-            for piece in torch.split(weight.reshape(-1), PIECE)
-        ]
-        absmax = torch.cat([state.absmax for _, state in pieces])
+        pieces = [self._quantize_piece(piece) for piece in torch.split(weight.reshape(-1), PIECE)]
+        absmax = torch.cat([largest for _, largest in pieces])
         offset = nested = None
         if self.options.double_quant:
             offset = absmax.mean()
@@ -144,7 +141,7 @@ class Bitsandbytes4Bit(BitsandbytesBackend):
         state = QuantState(
             absmax=absmax,
             shape=weight.shape,
-            code=pieces[0][1].code,
+            code=get_4bit_type(self.quant_type, device=weight.device),
             blocksize=BLOCK_SIZE,
             quant_type=self.quant_type,
             dtype=weight.dtype,
@@ -152,6 +149,31 @@ class Bitsandbytes4Bit(BitsandbytesBackend):
             state2=nested,
         )
         return torch.cat([data for data, _ in pieces]), state
+
+    def _quantize_piece(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Packed codes (n / 2, 1) and the largest value of each block, for n weights (1-D)."""
+        import torch
+        from bitsandbytes.functional import get_4bit_type, quantize_4bit
+
+        if weights.device.type != "cpu" or weights.numel() % BLOCK_SIZE:
+            data, state = quantize_4bit(weights, blocksize=BLOCK_SIZE, quant_type=self.quant_type)
+            return data, state.absmax
+        # The library's own steps for a CPU (`backends/default/ops.py`), except that the code, which
+        # is the number of midpoints below a value, is counted and not searched for.
+        levels, order = torch.sort(get_4bit_type(self.quant_type, device="cpu"))
+        scaled = weights.float().view(-1, BLOCK_SIZE)
+        absmax = scaled.abs().amax(dim=1)
+        scaled *= (1.0 / absmax.clamp(min=1e-38)).view(-1, 1)
+        scaled.clamp_(-1, 1)
+        codes = torch.zeros(scaled.shape, dtype=torch.uint8)
+        above = torch.empty(scaled.shape, dtype=torch.bool)
+        for midpoint in ((levels[:-1] + levels[1:]) / 2).tolist():
+            torch.gt(scaled, midpoint, out=above)
+            codes += above.view(torch.uint8)
+        if not torch.equal(order, torch.arange(len(order))):
+            codes = order.to(torch.uint8)[codes.int()]
+        codes = codes.view(-1, 2)
+        return (codes[:, :1] << 4) | codes[:, 1:], absmax
 
     def _state_json(self, shape: tuple[int, ...]) -> str:
         # The text is bitsandbytes' own (`pack_dict_to_tensor`); its length fixes a tensor's size.

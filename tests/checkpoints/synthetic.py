@@ -37,6 +37,7 @@ DTYPES = {
     "bf16": (torch.bfloat16, "BF16"),
     "fp16": (torch.float16, "F16"),
     "fp32": (torch.float32, "F32"),
+    "fp8": (torch.float8_e4m3fn, "F8_E4M3"),
 }
 
 # FLUX.1's names: left as Black Forest Labs' single files have them, right as diffusers has them.
