@@ -23,6 +23,8 @@ from fluxconv.converters.backends import (
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
 from fluxconv.converters.errors import UsageError
 from fluxconv.converters.layout import FileLayout, StoredTensor
+from fluxconv.converters.ring import READ_AHEAD
+from fluxconv.converters.write_behind import WRITE_BEHIND
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,16 @@ class VariantPlan:
 
     @property
     def peak_memory(self) -> int:
-        """Bytes that encoding needs beside the libraries: the largest tensor read, widened to
-        fp32, and encoded."""
+        """Bytes that streaming needs beside the libraries: what is read ahead, what waits to be
+        written, and two weights being encoded, widened to fp32."""
+        stored = [t.nbytes for c in self._sources for h in c.headers for t in h.tensors]
+        ahead = max(*stored, min(READ_AHEAD, sum(stored)))
         largest = max(spec.numel for c in self.components for spec in c.specs)
-        return largest * (2 + 4 + 4 + 1)
+        return ahead + min(WRITE_BEHIND, self.weight_bytes) + 2 * largest * (4 + 1)
+
+    @property
+    def _sources(self) -> list[Component]:
+        return [self.checkpoint.components[c.component] for c in self.components]
 
 
 def plan(

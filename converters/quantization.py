@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,12 @@ from fluxconv.converters.layout import LayoutWriter
 from fluxconv.converters.manifest import Engine
 from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
 from fluxconv.converters.progress import Progress, Silent
-from fluxconv.converters.records import source_record, subject, write_manifest
+from fluxconv.converters.records import MadeBy, source_record, subject, write_manifest
 from fluxconv.converters.settling import needs_settling, settle
 from fluxconv.converters.staging import empty, hidden, staged
 from fluxconv.converters.stored import component_entries, matches
 from fluxconv.converters.stream import Output, stream_component
-from fluxconv.converters.variant import Variant, open_variant
+from fluxconv.converters.variant import Variant, hash_file, open_variant
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -84,13 +85,16 @@ def quantize(
         if made:
             source = source_record(checkpoint, plans[0], hashes, progress)
             progress.start("Hashing", sum(item.nbytes for item in todo))
-        for each in made:
-            _copy_carried(each)
-            for component in each.done:
-                write_configs(component, each.folder)
-            _reopen(each)
-            parts = tuple(each.done)
-            write_manifest(each.plan, parts, each.folder, source, device, engine, progress)
+        # Configs need the libraries' own classes, which take seconds to import: time to hash.
+        with ThreadPoolExecutor(2) as pool:
+            hashed = {file: pool.submit(hash_file, file) for each in made for file in each.weights}
+            for each in made:
+                _copy_carried(each)
+                for component in each.done:
+                    write_configs(component, each.folder)
+                _reopen(each)
+                made_by = MadeBy(device, engine)
+                write_manifest(each.plan, each.done, each.folder, source, made_by, hashed, progress)
         progress.finish()
     return tuple(open_variant(output / item.name) for item in plans)
 
@@ -122,6 +126,11 @@ class _Making:
     folder: Path
     journal: Journal
     done: list[ComponentPlan] = field(default_factory=list)
+
+    @property
+    def weights(self) -> list[Path]:
+        """The files of its weights."""
+        return [self.folder / file.name for component in self.done for file in component.files]
 
 
 @contextmanager
@@ -209,6 +218,8 @@ def _require_engine(item: VariantPlan, engine: Engine, device: str) -> None:
         return
     for component in item.components:
         why = component.backend.library_refuses(component.architecture, device)
+        if not item.checkpoint.components[component.component].carried:
+            why = why or "the libraries read bf16 folders of the diffusers layout, and this is none"
         if why is not None:
             raise MissingRequirement(
                 f"{item.backend.name}, {component.component}: {why}; leave out --engine library"

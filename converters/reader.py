@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxconv.converters import dtypes
-from fluxconv.converters.checkpoint import Component
+from fluxconv.converters.component import Component
 from fluxconv.converters.errors import MalformedFile, SourceChanged
-from fluxconv.converters.ring import Ring, Stopped
+from fluxconv.converters.ring import READ_AHEAD, Ring, Stopped
 from fluxconv.converters.safetensors_header import Header, TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
 _PIECE = 1 << 22  # bytes read at once: hashed while they are still in the processor's cache
-_AHEAD = 256 << 20  # bytes read ahead, at least one tensor
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class ComponentReader:
     def __init__(self, component: Component, *, pinned: bool = False) -> None:
         self._component = component
         largest = max((t.nbytes for h in component.headers for t in h.tensors), default=0)
-        self._ring = Ring(max(largest, min(_AHEAD, component.nbytes)), pinned=pinned)
+        self._ring = Ring(max(largest, min(READ_AHEAD, component.nbytes)), pinned=pinned)
         self._stored: queue.SimpleQueue[_Stored | BaseException | None] = queue.SimpleQueue()
         self.hashes: dict[Path, str] = {}
 

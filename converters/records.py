@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -84,27 +85,31 @@ def source_record(
     )
 
 
+@dataclass(frozen=True)
+class MadeBy:
+    """On what, and by whom, a variant was encoded."""
+
+    device: str
+    engine: Engine
+
+
 def write_manifest(
     item: VariantPlan,
-    components: tuple[ComponentPlan, ...],
+    components: Sequence[ComponentPlan],
     folder: Path,
     source: SourceRecord,
-    device: str,
-    engine: Engine,
+    made_by: MadeBy,
+    hashed: Mapping[Path, Future[FileRecord]],
     progress: Progress,
 ) -> None:
     """Hash every file of the variant in `folder`, and write its manifest, the last file of all.
 
-    `components` are the plans as they were carried out.
+    `components` are the plans as they were carried out, `hashed` the files that others hash.
     """
-    paths = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (JOURNAL_NAME, MANIFEST_NAME)
-    ]
     files = {}
-    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter: two are twice as fast
-        for path, record in zip(paths, pool.map(hash_file, paths), strict=True):
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (JOURNAL_NAME, MANIFEST_NAME):
+            record = hashed[path].result() if path in hashed else hash_file(path)
             files[path.relative_to(folder).as_posix()] = record
             progress.advance(record.size, f"{item.name}/{path.name}")
     weights = sum(spec.numel for component in components for spec in component.specs)
@@ -116,8 +121,8 @@ def write_manifest(
         options=item.backend.options.changed(),
         source=source,
         versions=_versions(item),
-        device=device,
-        engine=engine,
+        device=made_by.device,
+        engine=made_by.engine,
         bits_per_weight=round(8 * stored / weights, 4),
         components={c.component: _component_record(item, c) for c in components},
         files=files,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+READ_AHEAD = 256 << 20  # bytes read ahead of their use, at least one tensor
 _ALIGNMENT = 64  # any element type may be viewed at it
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxconv.converters.backends import PlannedTensor
-from fluxconv.converters.checkpoint import Component
 from fluxconv.converters.codec import encode_target, is_plain
+from fluxconv.converters.component import Component
 from fluxconv.converters.errors import BadWeight, SourceChanged
 from fluxconv.converters.journal import Journal
 from fluxconv.converters.layout import LayoutWriter, StoredTensor

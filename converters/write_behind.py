@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-_BEHIND = 128 << 20  # bytes that may wait to be written
+WRITE_BEHIND = 128 << 20  # bytes that may wait to be written
 
 
 class WriteBehind:
@@ -28,7 +28,7 @@ class WriteBehind:
     def put(self, nbytes: int, job: Callable[[], None]) -> None:
         """Have `job` run after all before it; `nbytes` is the memory that it holds on to."""
         with self._changed:
-            while self._bytes and self._bytes + nbytes > _BEHIND and self._error is None:
+            while self._bytes and self._bytes + nbytes > WRITE_BEHIND and self._error is None:
                 self._changed.wait()
             if self._error is not None:
                 raise self._error
