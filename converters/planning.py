@@ -148,6 +148,8 @@ def _check_patterns(item: VariantPlan) -> None:
         for spec in component.architecture.specs(component.config)
     ]
     names = {name for spec in specs for name in (spec.module, spec.packed.name)}
+    # Some libraries skip whole blocks, by the block's own name.
+    names |= {name[:end] for name in names for end, c in enumerate(name) if c == "."}
     for pattern in item.backend.options.patterns():
         if not any(re.search(pattern, name) for name in names):
             raise UsageError(
