@@ -264,7 +264,9 @@ def _safetensors_files(
     )
     if not split.is_sharded:
         return files, None
-    index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+    # diffusers repeats there what the headers say beside the format.
+    said = {key: value for key, value in metadata.items() if key != "format"}
+    index = {"metadata": split.metadata | said, "weight_map": split.tensor_to_filename}
     return files, json.loads(json.dumps(index))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fluxconv.converters import Checkpoint, Variant
+from fluxconv.converters import Checkpoint, Variant, quantize
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.backends import all_backends
 from fluxconv.converters.safetensors_header import read_header
@@ -59,3 +60,21 @@ def assert_same_component(ours: Path, theirs: Path) -> None:
         ]
         data = (ours / file.name).read_bytes()[have.data_start :]
         assert data == file.read_bytes()[want.data_start :]
+
+
+@pytest.mark.parametrize("name", ["torchao-int8", "torchao-fp8", "quanto-int8", "fp8-layerwise"])
+def test_shards_and_index_equal_save_pretrained(
+    name: str, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """diffusers' sharding rule, at a size that the tiny transformer reaches. (T5 is smaller than
+    the size at which transformers begins to shard.)"""
+    part = "transformer"
+    _require_library(name, part)
+    architecture = replace(ARCHITECTURES[part], max_shard_size="600KB")
+    component = replace(tiny_checkpoint.components[part], architecture=architecture)
+    checkpoint = replace(tiny_checkpoint, components={part: component})
+    (variant,) = quantize(checkpoint, [name], tmp_path / "out", device=DEVICE)
+    model = variant.backend.quantize_with_library(component.path, architecture, (), DEVICE)
+    model.save_pretrained(tmp_path / "library", max_shard_size="600KB")
+    assert len(list((tmp_path / "library").glob("*.safetensors"))) > 2
+    assert_same_component(variant.root / part, tmp_path / "library")
