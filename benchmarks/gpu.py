@@ -3,9 +3,9 @@
     python benchmarks/gpu.py [--folder FOLDER] [--small]
 
 On a machine with a CUDA GPU and fluxconv installed with its `dev` extra: runs the tests that hold
-every backend against its library (the same files, the same output after a reload), then quantizes a
-synthetic transformer of FLUX.1-dev's full size (24 GB) with every backend on the GPU, each in a
-process of its own. Prints GPU, versions, date and the table in Markdown, as `docs/backends.md` wants
+every backend against its library (the same files, the same output after a reload), then quantizes
+a synthetic transformer of FLUX.1-dev's full size (24 GB) with every backend on the GPU, each in a
+process of its own. Prints GPU, versions, date and the table in Markdown, as `docs/backends.md` has
 it. Exits with 1 if anything failed. `--small` takes a slice of 2 + 4 blocks instead.
 """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.safetensors_header import Header, TensorInfo
 from fluxconv.converters.steps import Step
+from fluxconv.converters.tensor_data import read_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,4 @@ class Component:
         return deque(maxlen=2)
 
     def _read(self, step: Step) -> dict[str, torch.Tensor]:
-        # The reader reads components, so it imports this module.
-        from fluxconv.converters.reader import read_tensor
-
         return {name: read_tensor(self.tensors[name]) for name in step.stored}

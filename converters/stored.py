@@ -14,8 +14,8 @@ from fluxconv.converters.errors import MalformedFile
 from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.layout import StoredTensor
 from fluxconv.converters.planning import ComponentPlan
-from fluxconv.converters.reader import as_tensor, read_exactly
 from fluxconv.converters.safetensors_header import read_header
+from fluxconv.converters.tensor_data import as_tensor, read_exactly
 
 if TYPE_CHECKING:
     import torch

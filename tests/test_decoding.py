@@ -6,8 +6,8 @@ import pytest
 
 from fluxconv.converters import Checkpoint, Variant
 from fluxconv.converters.backends import all_backends
-from fluxconv.converters.reader import read_tensor
 from fluxconv.converters.stored import decode_component
+from fluxconv.converters.tensor_data import read_tensor
 
 #: What a tensor's relative RMS error may be, by the class of bits.
 LARGEST_ERROR = {2: 0.75, 3: 0.4, 4: 0.2, 5: 0.1, 6: 0.05, 8: 0.08, 16: 0.01}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -90,3 +91,9 @@ def test_garbled_anywhere_is_read_or_refused(file: Path, tmp_path: Path) -> None
         else:
             assert all(t.offset + t.nbytes <= len(data) for t in header.tensors)
     assert refused > 50
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(MalformedFile, match="not a regular file"):
+        read_gguf_header(tmp_path / "pipe.gguf")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,8 +59,11 @@ def read_gguf_header(file: Path) -> GgufHeader:
     Raises `CheckpointNotFound` if there is no such file, `MalformedFile` naming what is wrong.
     """
     try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # to open a pipe would be to wait for its other end
+            raise MalformedFile(f"{file}: is not a regular file")
         with file.open("rb") as stream:
-            if file.stat().st_size < 24:
+            if status.st_size < 24:
                 raise MalformedFile(f"{file}: too short for a GGUF file")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Parser(file, data).header()

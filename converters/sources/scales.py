@@ -17,6 +17,7 @@ from typing import Any
 from fluxconv.converters import dtypes
 from fluxconv.converters.errors import MalformedFile, NotACheckpoint
 from fluxconv.converters.safetensors_header import TensorInfo
+from fluxconv.converters.tensor_data import read_tensor
 from fluxconv.converters.visible import visible
 
 _SCALES = ("scale_weight", "weight_scale")
@@ -69,8 +70,6 @@ def _check_scale(scale: TensorInfo, weight: TensorInfo) -> None:
 
 
 def _check_format(info: TensorInfo) -> None:
-    from fluxconv.converters.reader import read_tensor  # which reads components made here
-
     if info.dtype != "U8" or info.nbytes > _LONGEST_FORMAT:
         raise MalformedFile(f"{info.file}: '{visible(info.name)}' is no short text in uint8")
     try:
