@@ -62,6 +62,9 @@ def render_card(contents: CardContents) -> str:
         "name": repository_name(first.variant) if is_gguf else first.variant.name,
         "source": _source(first.variant),
         "backend": first.variant.backend,
+        "settings": shlex.join(_settings(first.variant)),
+        "rest": f"that of {manifest.source.base}" if manifest.source.base else "the source's own",
+        "requantized": manifest.source.requantized,
         "sizes": _sizes(first),
         "files": file_table(contents.own),
         "measured": measured_table(rows, contents.own),
@@ -93,6 +96,9 @@ def render_notice(variants: Sequence[Variant], licence: Licence) -> str:
         "source": source,
         "address": f"{HUB}/{source}" if is_hub_id(source) else None,
         "revision": manifest.source.revision,
+        "rest": f"other files are those of {manifest.source.base}"
+        if manifest.source.base
+        else "other files of the source are passed on unchanged",
         "changes": [
             f"{', '.join(v.manifest.components)}: {v.backend.title} ({v.backend.label})"
             for v in variants
@@ -180,6 +186,10 @@ def _commands(own: Sequence[Facts]) -> list[Markdown]:
         words = ["fluxconv", "quantize", one_line(manifest.source.id)]
         if manifest.source.revision:
             words += ["--revision", one_line(manifest.source.revision)]
+        if manifest.source.base:
+            words += ["--base", one_line(manifest.source.base)]
+        if manifest.source.requantized:
+            words += ["--allow-requantize"]
         words += ["--backend", manifest.backend, *_settings(facts.variant)]
         if set(manifest.components) != set(ARCHITECTURES):
             words += [word for name in manifest.components for word in ("--component", name)]
@@ -210,6 +220,7 @@ def _use(contents: CardContents) -> dict[str, Any]:
     requirement = variant.backend.requirement
     packages = ["accelerate", "diffusers", "protobuf", "sentencepiece", "torch", "transformers"]
     wanted = f'"{requirement.package}>={requirement.minimum}"'
+    packages = [package for package in packages if package != requirement.package]
     can_load = not on_gpu and "model_index.json" in variant.manifest.files
     lone = () if on_gpu else ("it is a lone component and not a whole pipeline",)
     snippet = loading_snippet(variant, repository, settings) if can_load else ""

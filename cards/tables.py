@@ -77,7 +77,7 @@ def file_table(rows: Sequence[Facts]) -> Table:
 
 
 def _label(facts: Facts, own: bool) -> Markdown:
-    text = cell(facts.variant.manifest.backend)
+    text = cell(facts.variant.backend.label)
     if own:
         return Markdown(f"**{text}** (this one)")
     return Markdown(f"[{text}]({facts.address})") if facts.address else text

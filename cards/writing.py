@@ -70,12 +70,21 @@ def split_siblings(
     variant: Variant, siblings: Sequence[Variant]
 ) -> tuple[tuple[Variant, ...], tuple[Variant, ...]]:
     """Those that share the variant's repository, itself included, and those that do not."""
-    others = [other for other in siblings if other.name != variant.name]
+    others = [
+        other
+        for other in siblings
+        if other.name != variant.name and _source_of(other) == _source_of(variant)
+    ]
     if not shares_repository(variant):
         return (variant,), tuple(others)
     name = repository_name(variant)
     shared = [other for other in others if repository_name(other) == name]
     return (variant, *shared), tuple(other for other in others if other not in shared)
+
+
+def _source_of(variant: Variant) -> tuple[str, str | None]:
+    source = variant.manifest.source
+    return source.id, source.revision
 
 
 def local_readme(variant: Variant) -> Readme:

@@ -67,7 +67,7 @@ def _show(out: Output, found: Inspection, tensors: bool) -> None:
     if found.variant:
         manifest = found.variant.manifest
         revision = f" at {manifest.source.revision}" if manifest.source.revision else ""
-        made = f"made with {manifest.backend} from {manifest.source.id}{revision}"
+        made = f"made with {found.variant.backend.label} from {manifest.source.id}{revision}"
         out.line(visible(f"{made}, on {manifest.device}", 400))
     out.table("", _COLUMNS, [_row(part) for part in found.components])
     for part in found.components:

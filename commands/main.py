@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> int:
     except FluxconvError as error:
         return _fail(error)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(Interrupted("interrupted; the same command goes on from here"))
+        return _fail(Interrupted("interrupted; give the same command again to go on"))
     except SystemExit:
         return 0  # click's way to end when the reader of our pipe went away, as `head` does
     except OSError as error:

@@ -126,6 +126,9 @@ def chosen_backends(
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--option {text}: give KEY=VALUE")
+        flag = {"skip": "--skip", "tensor_types": "--tensor-type"}.get(key.rpartition(":")[2])
+        if flag:
+            raise UsageError(f"--option {key}: give {flag} instead")
         for name in _addressed(key, backends):
             given[name][key.rpartition(":")[2]] = value
     for backend in backends:

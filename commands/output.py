@@ -45,10 +45,15 @@ class Output:
         table = Table(
             title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
         )
-        for column in columns:
+        cells = [list(row) for row in rows]
+        for number, column in enumerate(columns):
             right = column.startswith(">")
-            table.add_column(column.lstrip(">"), justify="right" if right else "left")
-        for row in rows:
+            # What stands first is a name that has to be typed: it is never cut.
+            widest = 0 if number else max((len(row[0]) for row in cells), default=0)
+            table.add_column(
+                column.lstrip(">"), justify="right" if right else "left", min_width=widest or None
+            )
+        for row in cells:
             # Text, not str: a name from a checkpoint must not be read as rich's markup.
             table.add_row(*(Text(cell) for cell in row))
         # A pipe gets whole lines, never text cut to some terminal's width.

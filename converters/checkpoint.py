@@ -64,12 +64,14 @@ def open_checkpoint(
     given = Path(path)
     if not given.exists():
         raise CheckpointNotFound(f"{given}: no such file or folder")
+    if not (given.is_file() or given.is_dir()):
+        raise NotACheckpoint(f"{given}: is neither a file nor a folder")
     opening = Opening(str(given.absolute()), _absolute(base), allow_requantize)
     if given.is_file():
         # The name is its own, also where it is a link, as all files in the Hub's cache are.
         file = given.parent.resolve() / given.name
         component, notes = open_single_file(file, _base_config(base, "transformer"))
-        found = _lone(file, file.stem, component, opening, notes)
+        found = replace(_lone(file, file.stem, component, opening, notes), source=file.name)
     elif (given / MANIFEST_NAME).is_file():
         found = _open_variant(given.resolve(), opening)
     elif (given / "model_index.json").is_file():
@@ -118,6 +120,11 @@ def _open_pipeline(root: Path, opening: Opening, without: str | None = None) -> 
     }
     if not components and without is None:
         raise NotACheckpoint(f"{root}: has none of the folders {', '.join(ARCHITECTURES)}")
+    parts = [name for name, value in index.items() if isinstance(value, list) and any(value)]
+    lacking = [name for name in parts if name != without and not (root / name).is_dir()]
+    if lacking:
+        folders = ", ".join(f"{name}/" for name in lacking)
+        raise NotACheckpoint(f"{root}: lacks {folders}, which model_index.json lists")
     for name in _WITH_WEIGHTS:
         if (root / name).is_dir() and not any((root / name).glob("*.safetensors")):
             refuse_pickles(root / name)
@@ -135,7 +142,7 @@ def _open_pipeline(root: Path, opening: Opening, without: str | None = None) -> 
 def _lone(
     root: Path, name: str, component: Component, opening: Opening, notes: tuple[str, ...] = ()
 ) -> Checkpoint:
-    front_matter = read_front_matter(root / "README.md")
+    front_matter = read_front_matter((root.parent if root.is_file() else root) / "README.md")
     components = {component.name: component}
     return Checkpoint(root, name, name, None, components, front_matter, opening, notes)
 
@@ -146,7 +153,10 @@ def _open_variant(root: Path, opening: Opening) -> Checkpoint:
 
     variant, components = open_quantized(root, allowed=opening.allow_requantize)
     metadata = variant.manifest.source.metadata
-    return Checkpoint(root, variant.name, variant.name, None, components, metadata, opening)
+    return replace(
+        Checkpoint(root, variant.name, variant.name, None, components, metadata, opening),
+        requantized=variant.backend.label,
+    )
 
 
 def _in_place(lone: Checkpoint, base: Path) -> Checkpoint:
@@ -172,7 +182,7 @@ def _in_place(lone: Checkpoint, base: Path) -> Checkpoint:
         lone,
         root=whole.root,
         components={name: components[name] for name in ARCHITECTURES if name in components},
-        front_matter=lone.front_matter or whole.front_matter,
+        base=base.name,
     )
 
 

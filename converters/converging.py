@@ -9,11 +9,14 @@ from typing import Any
 from fluxconv.converters.errors import NotAVariant, OutputExists
 from fluxconv.converters.journal import JOURNAL_NAME
 from fluxconv.converters.manifest import FileRecord
+from fluxconv.converters.progress import Progress
 from fluxconv.converters.staging import restore
 from fluxconv.converters.variant import Variant, open_variant
 
 
-def already_made(place: Path, subject: Mapping[str, Any], *, overwrite: bool) -> Variant | None:
+def already_made(
+    place: Path, subject: Mapping[str, Any], *, overwrite: bool, progress: Progress
+) -> Variant | None:
     """The finished variant in `place`, as far as its manifest tells, made of what `subject` says.
 
     None if there is nothing there, or if it is to be replaced. Raises `OutputExists` if there is
@@ -26,17 +29,19 @@ def already_made(place: Path, subject: Mapping[str, Any], *, overwrite: bool) ->
     try:
         variant = open_variant(place)
     except NotAVariant:
-        raise OutputExists(f"{place}: exists and is no variant; {ways_out}") from None
+        raise OutputExists(
+            f"{place}: exists and is no variant; remove it, or choose another folder"
+        ) from None
     found = variant.manifest.model_dump(mode="json")
-    found["source"] = [found["source"]["id"], found["source"]["revision"]]
+    found["source"] = [found["source"][key] for key in ("id", "revision", "metadata")]
     found["components"] = list(found["components"])
     for key, value in subject.items():
         if key in found and found[key] != value:
-            raise OutputExists(f"{place}: exists, made with other {key}; {ways_out}")
-    for name, record in variant.manifest.files.items():
-        path = place / name
-        if not path.is_file() or path.stat().st_size != record.size:
-            raise OutputExists(f"{place}: exists, and its {name} is damaged; {ways_out}")
+            raise OutputExists(f"{place}: exists, and its {key} differ; {ways_out}")
+    try:
+        variant.check_hashes(progress)
+    except NotAVariant as damage:
+        raise OutputExists(f"{damage}; {ways_out}") from None
     return variant
 
 

@@ -34,10 +34,24 @@ def dequantize(variant: Variant, output: Path, *, progress: Progress | None = No
             if name not in weights and name.split("/")[0] not in plans:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(variant.root / name, folder / name)
+        (folder / "README.md").write_text(_readme(variant), "utf-8")
         for plan in plans.values():
             _write_component(variant.root, plan, folder, progress)
     progress.finish()
     return output
+
+
+def _readme(variant: Variant) -> str:
+    """The source's metadata, its licence among them, and what these weights are."""
+    import yaml
+
+    manifest = variant.manifest
+    metadata = manifest.source.metadata
+    front = f"---\n{yaml.safe_dump(metadata, allow_unicode=True)}---\n\n" if metadata else ""
+    return (
+        f"{front}The weights of {manifest.name} ({variant.backend.title}) decoded to bf16. What "
+        "quantizing them lost stays lost.\n"
+    )
 
 
 def _write_component(root: Path, plan: ComponentPlan, folder: Path, progress: Progress) -> None:

@@ -33,11 +33,15 @@ class SourceRecord(_Strict):
 
     `id` is a Hub repository or the checkpoint folder's name (never a path of the machine), `files`
     the weight and config files that were read, by path inside the checkpoint. `metadata` is the
-    front matter of its README: the licence comes from there.
+    front matter of its README: the licence comes from there. `base` is the pipeline that the other
+    parts come from, if another one, and `requantized` the backend of the source, if it was itself a
+    variant.
     """
 
     id: str
     revision: str | None
+    base: str | None = None
+    requantized: str | None = None
     files: dict[str, FileRecord]
     metadata: dict[str, Any]
 

@@ -37,7 +37,8 @@ class Checkpoint:
     component. `name` is what its variants are called after; `source` is what a reader would ask the
     Hub for (a repository id, or the folder's name), `revision` the commit if it came from the Hub;
     `front_matter` is the metadata of its README, empty if there is none. `notes` are sentences that
-    the user should read.
+    the user should read, `base` is the pipeline that has the other parts, `requantized` the backend
+    of the variant that this is.
     """
 
     root: Path
@@ -48,6 +49,8 @@ class Checkpoint:
     front_matter: Mapping[str, Any]
     opening: Opening
     notes: tuple[str, ...] = ()
+    base: str | None = None
+    requantized: str | None = None
 
     @property
     def is_pipeline(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +19,10 @@ from fluxconv.converters.backends import (
     Target,
     choose_backends,
 )
+from fluxconv.converters.backends.base import SKIPPED
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
-from fluxconv.converters.errors import UsageError
 from fluxconv.converters.layout import FileLayout, StoredTensor
+from fluxconv.converters.patterns import check_patterns
 from fluxconv.converters.ring import READ_AHEAD
 from fluxconv.converters.write_behind import WRITE_BEHIND
 
@@ -136,26 +136,8 @@ def plan(
     chosen = choose_components(checkpoint, components)
     plans = tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
     for item in plans:
-        _check_patterns(item)
+        check_patterns(item.checkpoint, item.backend)
     return plans
-
-
-def _check_patterns(item: VariantPlan) -> None:
-    """A pattern that matches nothing is a slip of the pen, and would change nothing in silence."""
-    specs = [
-        spec
-        for component in item.checkpoint.components.values()
-        for spec in component.architecture.specs(component.config)
-    ]
-    names = {name for spec in specs for name in (spec.module, spec.packed.name)}
-    # Some libraries skip whole blocks, by the block's own name.
-    names |= {name[:end] for name in names for end, c in enumerate(name) if c == "."}
-    for pattern in item.backend.options.patterns():
-        if not any(re.search(pattern, name) for name in names):
-            raise UsageError(
-                f"{item.backend.name}: '{pattern}' matches no module of {item.checkpoint.name}; "
-                "`fluxconv plan --tensors` lists them"
-            )
 
 
 def plan_variant(
@@ -174,9 +156,9 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
     specs = architecture.specs(component.config)
     targets = _packed_targets(specs) if backend.container == "gguf" else _plain_targets(specs)
     skipped = backend.skipped(specs, architecture)
-    tensors = tuple(
-        _decide(target, backend, architecture, frozenset(skipped)) for target in targets
-    )
+    asked = frozenset(spec.module for spec in specs if backend.asks_to_skip(spec))
+    names = frozenset(skipped)
+    tensors = tuple(_decide(target, backend, architecture, names, asked) for target in targets)
     files: tuple[FileLayout, ...]
     index: Mapping[str, Any] | None = None
     if backend.container == "gguf":
@@ -189,12 +171,19 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
 
 
 def _decide(
-    target: Target, backend: Backend, architecture: Architecture, skipped: frozenset[str]
+    target: Target,
+    backend: Backend,
+    architecture: Architecture,
+    skipped: frozenset[str],
+    asked: frozenset[str],
 ) -> PlannedTensor:
     modules = {part.tensor.removesuffix(".weight") for part in target.slices}
-    if target.kind == "linear" and modules & skipped:
-        return backend.plan_skipped(target, architecture)
-    return backend.plan_tensor(target, architecture)
+    if target.kind != "linear" or not modules & skipped:
+        return backend.plan_tensor(target, architecture)
+    planned = backend.plan_skipped(target, architecture)
+    if planned.reason == f"kept: {SKIPPED}" and not modules & asked:
+        return replace(planned, reason="kept: the library cannot tell it from what was skipped")
+    return planned
 
 
 def settled(plan: ComponentPlan, sizes: Mapping[str, int]) -> ComponentPlan:

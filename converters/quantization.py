@@ -60,7 +60,9 @@ def quantize(
     subjects = {item.name: subject(item, device, engine) for item in plans}
     there = {}
     for item in plans:
-        found = already_made(output / item.name, subjects[item.name], overwrite=overwrite)
+        found = already_made(
+            output / item.name, subjects[item.name], overwrite=overwrite, progress=progress
+        )
         if found is not None:
             there[item.name] = found
     todo = [item for item in plans if item.name not in there]

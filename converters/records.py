@@ -47,7 +47,11 @@ def subject(item: VariantPlan, device: str, engine: Engine) -> dict[str, Any]:
     return {
         "name": item.name,
         "checkpoint": item.checkpoint.name,
-        "source": [item.checkpoint.source, item.checkpoint.revision],
+        "source": [
+            item.checkpoint.source,
+            item.checkpoint.revision,
+            _metadata(item.checkpoint),
+        ],
         "backend": item.backend.name,
         "options": item.backend.options.changed(),
         "components": [component.component for component in item.components],
@@ -80,8 +84,10 @@ def source_record(
     return SourceRecord(
         id=checkpoint.source,
         revision=checkpoint.revision,
+        base=checkpoint.base,
+        requantized=checkpoint.requantized,
         files=dict(sorted(files.items())),
-        metadata=json.loads(json.dumps(dict(checkpoint.front_matter), default=str)),
+        metadata=_metadata(checkpoint),
     )
 
 
@@ -128,6 +134,11 @@ def write_manifest(
         files=files,
     )
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dict(checkpoint.front_matter), default=str))
+    return found
 
 
 def _versions(item: VariantPlan) -> dict[str, str]:

@@ -60,6 +60,8 @@ def open_source(
         # A single file's own README is that of its repository.
         front_matter = read_front_matter(found.root / README) or checkpoint.front_matter
         checkpoint = replace(checkpoint, name=name, front_matter=front_matter)
+    if base is not None and not Path(base).exists():
+        checkpoint = replace(checkpoint, base=base)
     for note in checkpoint.notes:
         progress.note(note)
     return checkpoint

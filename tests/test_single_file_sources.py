@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from single_files import PREFIX, Tensors, packed, save, transformer_of
 from validating import QUICK
 
+from fluxconv.cards import write_card
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, plan, quantize
-from fluxconv.converters.errors import NotACheckpoint, UsageError
+from fluxconv.converters.errors import MissingLicence, NotACheckpoint, UsageError
 from fluxconv.converters.reader import ComponentReader
 from fluxconv.validators import validate
 
@@ -55,7 +56,9 @@ def test_its_variants_have_the_bytes_of_the_folders(
     tmp_path: Path,
 ) -> None:
     file = save(LAYOUTS[layout](weights), tmp_path / "in")
-    source = open_checkpoint(file, base=tiny_checkpoint.root)
+    # GGUF files name their source and its licence, which stands beside a file as beside a folder.
+    shutil.copy(tiny_checkpoint.root / "README.md", file.parent)
+    source = open_checkpoint(file, base=tiny_checkpoint.root, source="tiny-flux")
     for variant in quantize(source, BACKENDS, tmp_path / "out"):
         assert variant.manifest.files == tiny_variants[variant.manifest.backend].manifest.files
         recorded = set(variant.manifest.source.files)
@@ -281,3 +284,23 @@ def test_diffusers_own_converter_splits_the_same(tmp_path: Path) -> None:
     for name, weight in component.weights():
         assert torch.equal(weight, want.pop(name)), name
     assert not want
+
+
+def test_its_licence_is_not_that_of_the_base(
+    weights: Tensors, tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """Whoever made the file decides; the base's own terms are those of the base's parts."""
+    file = save(LAYOUTS["bfl"](weights), tmp_path / "in")
+    (variant,) = quantize(
+        open_checkpoint(file, base=tiny_checkpoint.root), ["torchao-int8"], tmp_path / "out"
+    )
+    assert variant.manifest.source.base == tiny_checkpoint.root.name
+    with pytest.raises(MissingLicence):
+        write_card(variant)
+    (file.parent / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    (variant,) = quantize(
+        open_checkpoint(file, base=tiny_checkpoint.root), ["torchao-int8"], tmp_path / "licensed"
+    )
+    card = write_card(variant).read_text()
+    assert f"--base {tiny_checkpoint.root.name}" in card
+    assert f"is that of {tiny_checkpoint.root.name}" in card

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,12 +143,11 @@ class Backend(ABC):
 
         A library that can only skip by less than a module's full name widens the list.
         """
-        return tuple(
-            spec.module
-            for spec in specs
-            if spec.kind == "linear"
-            and any(re.search(pattern, spec.module) for pattern in self.options.skip)
-        )
+        return tuple(s.module for s in specs if s.kind == "linear" and self.asks_to_skip(s))
+
+    def asks_to_skip(self, spec: TensorSpec) -> bool:
+        """Whether the user's own patterns match this linear module."""
+        return self.options.skips(spec)
 
     @abstractmethod
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
@@ -157,7 +155,7 @@ class Backend(ABC):
 
     def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
         """How a target is stored that the user wants kept in high precision."""
-        return kept(target, "skipped as asked")
+        return kept(target, SKIPPED)
 
     @abstractmethod
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
@@ -246,6 +244,8 @@ def kept(target: Target, why: str, dtype: str = "BF16") -> PlannedTensor:
     return PlannedTensor(target, (plain(target.name, dtype, target.shape),), f"kept: {why}")
 
 
+#: Why a target stays in high precision that could have been quantized.
+SKIPPED = "skipped as asked"
 #: Why a target that is not a linear layer's weight stays in high precision.
 KIND_REASONS = {
     "bias": "bias",

@@ -90,12 +90,9 @@ class Layerwise(Backend):
 
     # What is stored ----------------------------------------------------------------------------
 
-    def skipped(self, specs: Sequence[TensorSpec], architecture: Architecture) -> tuple[str, ...]:
-        return tuple(
-            spec.module
-            for spec in specs
-            if spec.kind == "linear" and _first_match(self.options.skip, spec.module) is not None
-        )
+    def asks_to_skip(self, spec: TensorSpec) -> bool:
+        # The patterns go to diffusers as they are, which knows its own names alone.
+        return _first_match(self.options.skip, spec.module) is not None
 
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
         module = target.name.rsplit(".", 1)[0]

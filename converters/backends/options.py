@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from fluxconv.converters.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from fluxconv.converters.architectures import TensorSpec
 
 Given = TypeVar("Given", bound="Options")
 
@@ -17,8 +20,9 @@ Given = TypeVar("Given", bound="Options")
 class Options(BaseModel):
     """Settings that every backend has; a backend's own class adds its fields.
 
-    `skip` are regular expressions, searched for in module names of the diffusers or transformers
-    layout: a module that matches one stays in high precision.
+    `skip` are regular expressions, searched for in the names of linear modules, in those of the
+    diffusers or transformers layout and in Black Forest Labs' or llama.cpp's: a module that matches
+    one stays in high precision.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,9 +40,14 @@ class Options(BaseModel):
         """The settings that differ from the defaults, as JSON has them."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    def skips(self, spec: TensorSpec) -> bool:
+        """Whether a pattern of `skip` matches the tensor's module, by either of its names."""
+        packed = spec.packed.name.rpartition(".")[0]
+        return any(re.search(p, name) for p in self.skip for name in (spec.module, packed))
+
     def patterns(self) -> tuple[str, ...]:
-        """Every regular expression that should match something in the checkpoint."""
-        return self.skip
+        """The regular expressions beside `skip`, which should match some tensor, too."""
+        return ()
 
     @property
     def suffix(self) -> str:

@@ -33,7 +33,7 @@ class GgufOptions(Options):
         return tuple(_checked(rule) for rule in rules)
 
     def patterns(self) -> tuple[str, ...]:
-        return (*super().patterns(), *(rule.rpartition("=")[0] for rule in self.tensor_types))
+        return tuple(rule.rpartition("=")[0] for rule in self.tensor_types)
 
     def asked(self, target: Target) -> str | None:
         """The type that the user wants for `target`, None where no rule matches."""

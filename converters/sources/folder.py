@@ -40,8 +40,7 @@ def open_component(folder: Path, inside: str = "") -> Component:
         method = said.get("quant_method") if isinstance(said, dict) else None
         how = visible(method or "by others")
         raise NotACheckpoint(
-            f"{folder}: is already quantized ({how}); give the checkpoint it was made from, or "
-            "`fluxconv dequantize` it first"
+            f"{folder}: is already quantized ({how}); give the checkpoint it was made from"
         )
     files = weight_files(folder, architecture)
     headers = tuple(read_header(file) for file in files)
