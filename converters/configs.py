@@ -13,8 +13,8 @@ from fluxconv.converters.planning import ComponentPlan
 def quantized_config(component: ComponentPlan) -> dict[str, Any]:
     """The source's config as its library reads and saves it, quantization included.
 
-    The library's own classes fill in what newer versions ask for and drop what they do not know, so
-    a source saved long ago gives the same file as a new one.
+    What newer versions ask for is filled in and what they do not know is dropped, so a source saved
+    long ago gives the same file as a new one.
     """
     build = {"diffusers": _diffusers_config, "transformers": _transformers_config}
     config = build[component.architecture.library](component)
@@ -42,26 +42,15 @@ def _text(value: Any) -> str:
 
 
 def _diffusers_config(component: ComponentPlan) -> dict[str, Any]:
-    import inspect
-
-    import diffusers
-
-    kind = getattr(diffusers, component.architecture.class_name)
-    # What `from_config` passes to the constructor, and the constructor's own defaults for the rest;
-    # the model itself is not needed for it. `_name_or_path`, a path of some machine, stays out.
-    given, _, _ = kind.extract_init_dict(dict(component.config))
-    defaults = {
-        name: parameter.default
-        for name, parameter in inspect.signature(kind.__init__).parameters.items()
-        if name != "self"
-    }
-    found = {name: given.get(name, default) for name, default in defaults.items()}
-    found |= {
+    # diffusers saves its constructor's arguments, and knows no others. To ask the class itself
+    # would be to import it, which takes longer than to quantize a small model. `_name_or_path`, a
+    # path of some machine, stays out.
+    fields = component.architecture.config_fields
+    found = {name: component.config.get(name, default) for name, default in fields.items()}
+    return found | {
         "_class_name": component.architecture.class_name,
         "_diffusers_version": metadata.version("diffusers"),
     }
-    loaded: dict[str, Any] = json.loads(json.dumps(found))
-    return loaded
 
 
 def _transformers_config(component: ComponentPlan) -> dict[str, Any]:

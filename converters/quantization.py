@@ -87,7 +87,7 @@ def quantize(
         if made:
             source = source_record(checkpoint, plans[0], hashes, progress)
             progress.start("Hashing", sum(item.nbytes for item in todo))
-        # Configs need the libraries' own classes, which take seconds to import: time to hash.
+        # Configs may need the libraries' own classes, which take seconds to import: time to hash.
         with ThreadPoolExecutor(2) as pool:
             hashed = {file: pool.submit(hash_file, file) for each in made for file in each.weights}
             for each in made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from test_equal_to_library import assert_same_component
 
 from fluxconv.converters import Checkpoint, open_checkpoint, quantize
-from fluxconv.converters.architectures import ARCHITECTURES
+from fluxconv.converters.architectures import ARCHITECTURES, FLUX
 from fluxconv.converters.backends import get_backend
 
 #: What FLUX.1-dev's own configs have and today's do not, and the fields that they lack.
@@ -49,3 +50,11 @@ def test_config_of_an_old_source(part: str, tiny_checkpoint: Checkpoint, tmp_pat
     model = backend.quantize_with_library(source, architecture, (), "cpu")
     backend.save_with_library(model, tmp_path / "library", architecture)
     assert_same_component(variant.root / part, tmp_path / "library")
+
+
+def test_config_fields_are_those_of_the_library() -> None:
+    from diffusers import FluxTransformer2DModel
+
+    arguments = inspect.signature(FluxTransformer2DModel.__init__).parameters
+    defaults = {name: each.default for name, each in arguments.items() if name != "self"}
+    assert json.loads(json.dumps(defaults)) == dict(FLUX.config_fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["linear", "bias", "norm", "embedding", "relative bias"]
@@ -79,7 +79,8 @@ class Architecture:
     `component` is its folder in a pipeline, `class_name` the class that `library` loads it with,
     `weights_name` the stem of its safetensors file, `max_shard_size` what that library's
     `save_pretrained` uses. `gguf` is its `general.architecture`. `tied` maps a tensor's name to
-    further names that the library's state dict lists for the same tensor.
+    further names that the library's state dict lists for the same tensor. `config_fields` are
+    what diffusers saves of a model's constructor, with its defaults.
     """
 
     component: str
@@ -92,6 +93,7 @@ class Architecture:
     groups: tuple[Group, ...]
     dimensions: Callable[[Mapping[str, Any]], Mapping[str, int]]
     tied: Mapping[str, tuple[str, ...]]
+    config_fields: Mapping[str, Any] = field(default_factory=dict)
 
     def specs(self, config: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
         """Every tensor of a model with this `config.json`, in the order of its state dict.
