@@ -101,7 +101,7 @@ component_option = click.option(
 @main.command("against-libraries")
 @click.option("--double", default=2, show_default=True)
 @click.option("--single", default=4, show_default=True)
-@click.option("--t5-layers", default=6, show_default=True)
+@click.option("--t5-layers", default=12, show_default=True)
 @click.option("--repeat", default=2, show_default=True)
 @click.option("--backend", "chosen", multiple=True, help="[all that the libraries can make here]")
 @component_option
