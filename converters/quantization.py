@@ -57,6 +57,8 @@ def quantize(
     plans = plan(checkpoint, backends, components)
     if output.resolve().is_relative_to(checkpoint.root):
         raise BadInput(f"{output}: lies in the source, which is never written to; choose another")
+    for item in plans:
+        require(item.backend, device)
     subjects = {item.name: subject(item, device, engine) for item in plans}
     there = {}
     for item in plans:
@@ -67,7 +69,6 @@ def quantize(
             there[item.name] = found
     todo = [item for item in plans if item.name not in there]
     for item in todo:
-        require(item.backend, device)
         _require_engine(item, engine, device)
     check_space(todo, output)
     if there:
