@@ -14,16 +14,13 @@ from test_layerwise import answer, run_snippet
 
 from fluxconv.converters import Checkpoint, Variant, quantize
 from fluxconv.converters.architectures import ARCHITECTURES, FLUX
-from fluxconv.converters.backends import get_backend, missing
+from fluxconv.converters.backends import get_backend
 from fluxconv.converters.backends.base import PlannedTensor, Target
 from fluxconv.converters.backends.quanto import Quanto
 from fluxconv.converters.backends.quanto_weights import group_size
 from fluxconv.converters.errors import BadWeight
 from fluxconv.converters.stored import decode_component
 from fluxconv.hub.rehearsal import RehearsalHub
-
-_LACK = missing(get_backend("quanto-int8"), "cpu")
-pytestmark = pytest.mark.skipif(_LACK is not None, reason=f"quanto {_LACK}")
 
 NAMES = ("quanto-int8", "quanto-fp8", "quanto-int4", "quanto-int2")
 EVERY = [(name, part) for name in NAMES for part in ARCHITECTURES]
