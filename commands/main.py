@@ -17,6 +17,7 @@ _COMMANDS = {
     "backends": "backends",
     "inspect": "inspect",
     "plan": "plan",
+    "importance": "importance",
     "quantize": "quantize",
     "dequantize": "dequantize",
     "validate": "validate",

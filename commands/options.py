@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -60,6 +61,17 @@ _SETTINGS = (
         metavar="REGEX=TYPE",
         help="GGUF: store tensors whose name matches as TYPE; the first match wins.",
     ),
+    click.option(
+        "--effort",
+        type=click.Choice(["fast", "best"]),
+        help="GGUF: how long to search for the closest blocks [best].",
+    ),
+    click.option(
+        "--importance",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="GGUF: weigh errors by FILE, from `fluxconv importance` or llama.cpp's imatrix.",
+    ),
 )
 component_option = click.option(
     "--component",
@@ -112,11 +124,13 @@ def chosen_backends(
     settings: tuple[str, ...],
     skip: tuple[str, ...],
     tensor_types: tuple[str, ...],
+    effort: str | None = None,
+    importance: Path | None = None,
 ) -> tuple[Backend, ...]:
     """The backends asked for, with their settings.
 
     A setting without a backend's name goes to every backend of the command that has it. Raises
-    `UnknownBackend` and `UsageError`.
+    `UnknownBackend`, `UsageError`, and `BadInput` for an importance file that is none.
     """
     from fluxconv.converters.backends import choose_backends
 
@@ -131,13 +145,18 @@ def chosen_backends(
             raise UsageError(f"--option {key}: give {flag} instead")
         for name in _addressed(key, backends):
             given[name][key.rpartition(":")[2]] = value
-    for backend in backends:
-        if skip:
-            given[backend.name]["skip"] = skip
-        if tensor_types and "tensor_types" in type(backend.options).model_fields:
-            given[backend.name]["tensor_types"] = tensor_types
-    if tensor_types and not any("tensor_types" in each for each in given.values()):
-        raise UsageError("--tensor-type: only GGUF backends have tensor types")
+    flags = {
+        "skip": (skip, ""),
+        "tensor_types": (tensor_types, "--tensor-type: only GGUF backends have tensor types"),
+        "effort": (effort, "--effort: only GGUF backends with blocks search"),
+        "importance": (importance, "--importance: only GGUF backends with blocks weigh errors"),
+    }
+    for key, (wanted, unfit) in flags.items():
+        having = [each for each in backends if key in type(each.options).model_fields]
+        if wanted and not having:
+            raise UsageError(unfit)
+        for backend in having if wanted else ():
+            given[backend.name].setdefault(key, wanted)
     return choose_backends([backend.configured(given[backend.name]) for backend in backends])
 
 

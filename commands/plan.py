@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from fluxconv.commands.options import (
@@ -35,6 +37,8 @@ def command(
     settings: tuple[str, ...],
     skip: tuple[str, ...],
     tensor_types: tuple[str, ...],
+    effort: str | None,
+    importance: Path | None,
     components: tuple[str, ...],
     tensors: bool,
 ) -> None:
@@ -44,7 +48,8 @@ def command(
     from fluxconv.converters.planning import VariantPlan
     from fluxconv.hub.sources import open_source
 
-    chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
+    # Before any download.
+    chosen = chosen_backends(backends, settings, skip, tensor_types, effort, importance)
     with out.progress() as progress:
         source = open_source(
             checkpoint,
@@ -63,6 +68,7 @@ def command(
             "backend": item.backend.name,
             "options": item.backend.options.changed(),
             "lacks": lacks[item.name],
+            "remark": item.remark,
             "bytes": item.nbytes,
             "weight_bytes": item.weight_bytes,
             "carried_bytes": item.carried_bytes,
@@ -126,6 +132,8 @@ def command(
             ],
         )
         for item in plans:
+            if item.remark is not None:
+                out.line(f"{item.name}: {item.remark}")
             if lacks[item.name] is not None:
                 out.line(f"cannot be made here: {item.backend.name} {lacks[item.name]}")
         if tensors:

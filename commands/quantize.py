@@ -61,6 +61,8 @@ def command(
     settings: tuple[str, ...],
     skip: tuple[str, ...],
     tensor_types: tuple[str, ...],
+    effort: str | None,
+    importance: Path | None,
     components: tuple[str, ...],
     output: Path,
     source_id: str | None,
@@ -72,7 +74,8 @@ def command(
     from fluxconv.converters import quantize
     from fluxconv.hub.sources import open_source
 
-    chosen = chosen_backends(backends, settings, skip, tensor_types)  # before any download
+    # Before any download.
+    chosen = chosen_backends(backends, settings, skip, tensor_types, effort, importance)
     with out.progress() as progress:
         source = open_source(
             checkpoint,

@@ -121,6 +121,15 @@ class VariantPlan:
         return ahead + min(WRITE_BEHIND, self.weight_bytes) + 2 * largest * (4 + 1)
 
     @property
+    def tensors(self) -> list[PlannedTensor]:
+        return [tensor for component in self.components for tensor in component.tensors]
+
+    @cached_property
+    def remark(self) -> str | None:
+        """What the user should know of it, None for nothing."""
+        return self.backend.options.remark(self.tensors)
+
+    @property
     def _sources(self) -> list[Component]:
         return [self.checkpoint.components[c.component] for c in self.components]
 
@@ -130,13 +139,15 @@ def plan(
 ) -> tuple[VariantPlan, ...]:
     """The plan of one variant for each backend named or given, from headers and configs alone.
 
-    Raises `UnknownBackend`, `BadInput` for an unknown component, `UsageError` for a backend twice.
+    Raises `UnknownBackend`, `UsageError` for a backend twice, `BadInput` for an unknown component
+    or a setting that does not fit the checkpoint.
     """
     found = choose_backends(backends)
     chosen = choose_components(checkpoint, components)
     plans = tuple(plan_variant(checkpoint, backend, chosen) for backend in found)
     for item in plans:
         check_patterns(item.checkpoint, item.backend)
+        item.backend.options.check(item.backend.name, item.tensors)
     return plans
 
 
@@ -274,11 +285,13 @@ def _gguf_file(
     metadata = Metadata(
         component.architecture,
         component.config,
+        sum(spec.numel for spec in component.architecture.specs(component.config)),
         checkpoint.name,
         checkpoint.source,
         checkpoint.revision,
         backend.file_type,
         checkpoint.front_matter,
+        backend.options.metadata(),
         tokenizer if tokenizer.is_dir() else None,
     )
     name = gguf_file_name(checkpoint.name, component.name, backend.file_label)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from fluxconv.converters.stored import component_entries, matches
 from fluxconv.converters.stream import Output, stream_component
 from fluxconv.converters.variant import Variant, hash_file, open_variant
 
+_WORTH_A_NOTE = 5  # seconds of preparing
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -70,6 +72,8 @@ def quantize(
     todo = [item for item in plans if item.name not in there]
     for item in todo:
         _require_engine(item, engine, device)
+        if item.remark is not None:
+            progress.note(f"{item.name}: {item.remark}")
     check_space(todo, output)
     if there:
         known = source_record(checkpoint, plans[0], {}, progress)
@@ -171,6 +175,7 @@ def _streamed(
     """Stream every component into all variants; returns the sha256 of each file read."""
     if not made:
         return {}
+    _prepare(made, device, progress)
     names = [component.component for component in made[0].plan.components]
     progress.start("Quantizing", sum(checkpoint.components[name].nbytes for name in names))
     hashes: dict[Path, str] = {}
@@ -192,6 +197,29 @@ def _streamed(
             each.done.append(component)
     progress.finish()
     return hashes
+
+
+def _prepare(made: Sequence[_Making], device: str, progress: Progress) -> None:
+    """Do what the backends need done before they can encode; compiling may take a while."""
+    todo: dict[str, Callable[[], object]] = {}
+    for each in made:
+        for component in each.plan.components:
+            todo |= component.backend.preparations(component.tensors, device)
+    if not todo:
+        return
+    progress.start("Preparing encoders", len(todo), "encoders")
+    start = time.monotonic()
+    for name, prepare in todo.items():
+        progress.advance(0, name)
+        prepare()
+        progress.advance(1, name)
+    progress.finish()
+    seconds = time.monotonic() - start
+    if seconds > _WORTH_A_NOTE:
+        progress.note(
+            f"Preparing {len(todo)} encoders took {seconds:.0f} s; what was compiled is kept for "
+            "next time"
+        )
 
 
 def _with_library(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -135,6 +135,13 @@ class Backend(ABC):
         """Whether every row is encoded without regard to the others, and each stored tensor holds
         the same number of bytes for each row, row after row. Such weights are encoded in pieces."""
         return False
+
+    def preparations(
+        self, tensors: Sequence[PlannedTensor], device: str
+    ) -> Mapping[str, Callable[[], object]]:
+        """What is to be done once in a process before these are encoded, by what to call it; each
+        may take seconds."""
+        return {}
 
     # What is stored ----------------------------------------------------------------------------
 

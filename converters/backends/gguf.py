@@ -1,15 +1,17 @@
 """GGUF: llama.cpp's container, with Black Forest Labs' names for the transformer.
 
 What is quantized follows the field's converters (see `docs/architecture.md`): 2-D weights of linear
-layers and T5's token embedding, except the transformer's input and output projections. The user's
-rules for single tensors come before that.
+layers and T5's token embedding, except the transformer's input and output projections. So do the
+tensors that get a better type than the rest (`gguf/upgrades.py`). The user's rules for single
+tensors come before both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,8 +19,10 @@ from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.backends.base import Backend, PlannedTensor, Requirement, Target
 from fluxconv.converters.dtypes import FLOATS
 from fluxconv.converters.gguf import decode, encode
-from fluxconv.converters.gguf.rules import GgufOptions
+from fluxconv.converters.gguf.encoders.kernels import kernel
+from fluxconv.converters.gguf.rules import BlockOptions, GgufOptions
 from fluxconv.converters.gguf.types import TYPES, fitting
+from fluxconv.converters.gguf.upgrades import upgraded
 from fluxconv.converters.layout import StoredTensor
 
 if TYPE_CHECKING:
@@ -90,9 +94,14 @@ class Gguf(Backend):
         return True
 
     @property
+    def mix(self) -> str:
+        """The field's short name for such a file: `Q8_0`, `Q4_K_M`."""
+        return self.file_type.removeprefix("MOSTLY_")
+
+    @property
     def file_label(self) -> str:
-        """What stands in the file's name: the type, and the settings that are not the defaults."""
-        return self.file_type.removeprefix("MOSTLY_") + self.options.suffix
+        """What stands in the file's name: `mix`, and the settings that are not the defaults."""
+        return self.mix + self.options.suffix
 
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
         asked = self.options.asked(target)
@@ -106,6 +115,9 @@ class Gguf(Backend):
             # A file of F16 is made for devices without BF16.
             high = "F16" if self.type_name == "F16" else "BF16"
             return _stored(target, high, "kept: input or output projection")
+        better = upgraded(self.mix, target.name)
+        if better:
+            return _fitted(target, better, f"quantized: upgraded in {self.mix} files")
         return _fitted(target, self.type_name, "quantized")
 
     def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
@@ -179,6 +191,30 @@ class Gguf(Backend):
         return None
 
 
+@dataclass(frozen=True)
+class GgufBlocks(Gguf):
+    """Most weights in blocks, whose encoders have settings."""
+
+    options: BlockOptions = BlockOptions()  # noqa: RUF009 - frozen
+
+    def preparations(
+        self, tensors: Sequence[PlannedTensor], device: str
+    ) -> Mapping[str, Callable[[], object]]:
+        weighted = self.options.importance is not None
+        make = partial(kernel, effort=self.options.effort, weighted=weighted, device=device)
+        names = {tensor.stored[0].dtype for tensor in tensors} - FLOATS
+        weights = " with importances" if weighted else ""
+        return {
+            f"{name}, {self.options.effort}{weights}": partial(make, name) for name in sorted(names)
+        }
+
+    def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
+        (stored,) = planned.stored
+        known = self.options.importance
+        importance = None if known is None else known.of(planned.target)
+        return {stored.name: encode(weight, stored.dtype, importance, self.options.effort)}
+
+
 def _quoted(text: str) -> str:
     return f'"{text}"'
 
@@ -212,17 +248,21 @@ def _stored(target: Target, type_name: str, reason: str) -> PlannedTensor:
     return PlannedTensor(target, (stored,), reason)
 
 
-def _backend(type_name: str, title: str) -> Gguf:
-    return Gguf(
-        name=f"gguf-{type_name.lower()}",
-        title=f"GGUF {type_name}, {title}",
+def _backend(mix: str, title: str, type_name: str = "") -> Gguf:
+    """The backend of files called `mix`, whose main type is `type_name` if it is another."""
+    type_name = type_name or mix
+    kind = GgufBlocks if TYPES[type_name].weights > 1 else Gguf
+    return kind(
+        name=f"gguf-{mix.lower()}",
+        title=f"GGUF {mix}, {title}",
         requirement=Requirement("gguf", "0.19"),
         bits=TYPES[type_name].bits,
         quantizes_on=("cpu", "cuda"),
         runs_on=("cpu", "cuda"),
+        # Each of them reads every type that is written here.
         loads_in=("diffusers", "transformers", "ComfyUI-GGUF", "stable-diffusion.cpp"),
         type_name=type_name,
-        file_type=f"MOSTLY_{type_name}",
+        file_type=f"MOSTLY_{mix}",
     )
 
 
@@ -230,8 +270,18 @@ BACKENDS = (
     _backend("F16", "half precision"),
     _backend("BF16", "bfloat16"),
     _backend("Q8_0", "blocks of 32"),
+    _backend("Q6_K", "blocks of 256"),
+    _backend("Q5_K_M", "blocks of 256 with minima, more bits for attention", "Q5_K"),
+    _backend("Q5_K_S", "blocks of 256 with minima", "Q5_K"),
     _backend("Q5_1", "blocks of 32 with a minimum"),
     _backend("Q5_0", "blocks of 32"),
+    _backend("Q4_K_M", "blocks of 256 with minima, more bits for attention", "Q4_K"),
+    _backend("Q4_K_S", "blocks of 256 with minima", "Q4_K"),
+    _backend("IQ4_NL", "blocks of 32, uneven steps"),
+    _backend("IQ4_XS", "blocks of 256, uneven steps"),
     _backend("Q4_1", "blocks of 32 with a minimum"),
     _backend("Q4_0", "blocks of 32"),
+    _backend("Q3_K_M", "blocks of 256, more bits for attention", "Q3_K"),
+    _backend("Q3_K_S", "blocks of 256", "Q3_K"),
+    _backend("Q2_K", "blocks of 256 with minima"),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
@@ -13,6 +13,7 @@ from fluxconv.converters.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from fluxconv.converters.architectures import TensorSpec
+    from fluxconv.converters.backends.base import PlannedTensor
 
 Given = TypeVar("Given", bound="Options")
 
@@ -49,10 +50,30 @@ class Options(BaseModel):
         """The regular expressions beside `skip`, which should match some tensor, too."""
         return ()
 
+    def check(self, backend: str, tensors: Sequence[PlannedTensor]) -> None:
+        """Raise `BadInput` if what they name does not fit the tensors that `backend` plans."""
+
+    def remark(self, tensors: Sequence[PlannedTensor]) -> str | None:
+        """What a user should know of the tensors planned with them; None for nothing."""
+        return None
+
     @property
     def suffix(self) -> str:
         """What they add to a variant's name: empty if all are the defaults."""
-        return "".join(f"-{_word(key, value)}" for key, value in self.changed().items())
+        return "".join(f"-{self.word(key, value)}" for key, value in self.changed().items())
+
+    def word(self, key: str, value: Any) -> str:
+        """The part of the suffix for one setting that is not the default."""
+        key = key.replace("_", "-")
+        match value:
+            case True:
+                return key
+            case False:
+                return f"no-{key}"
+            case list() | dict():  # too long for a name: enough to tell one from another
+                return f"{key}-{hashlib.sha256(repr(value).encode()).hexdigest()[:6]}"
+            case _:
+                return f"{key}-{str(value).replace('_', '-')}"
 
 
 def check_pattern(pattern: str) -> None:
@@ -117,16 +138,3 @@ def _typed(value: Any) -> Any:
         return yaml.safe_load(value)
     except yaml.YAMLError:
         return value
-
-
-def _word(key: str, value: Any) -> str:
-    key = key.replace("_", "-")
-    match value:
-        case True:
-            return key
-        case False:
-            return f"no-{key}"
-        case list() | dict():  # too long for a name: enough to tell one from another
-            return f"{key}-{hashlib.sha256(repr(value).encode()).hexdigest()[:6]}"
-        case _:
-            return f"{key}-{str(value).replace('_', '-')}"

@@ -2,40 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fluxconv.converters import dtypes
-from fluxconv.converters.gguf.legacy import LEGACY
+from fluxconv.converters.gguf.encoders.kernels import kernel
+from fluxconv.converters.gguf.encoders.types import Effort
 from fluxconv.converters.gguf.types import TYPES
+from fluxconv.converters.threads import torch_threads
 
 if TYPE_CHECKING:
     import torch
 
-#: Type -> the function that encodes its blocks.
-ENCODERS = LEGACY
-# Weights in work at once. On a CPU 2 MB in fp32, which stays in the cache through the dozen passes
-# of an encoder; a GPU needs far more of them to be worth a launch.
-_CHUNK = {"cpu": 1 << 19, "cuda": 1 << 25}
+# What a column of no importance counts beside the average one: where nothing else distinguishes two
+# choices, its error still decides.
+_LEAST_IMPORTANCE = 1e-6
 
 
-def encode(weight: torch.Tensor, type_name: str) -> torch.Tensor:
+def encode(
+    weight: torch.Tensor,
+    type_name: str,
+    importance: torch.Tensor | None = None,
+    effort: Effort = "best",
+) -> torch.Tensor:
     """`weight` (rows, columns) as uint8 (rows, bytes of a row), on the same device.
 
-    Any float type, all values finite; a row must be whole blocks of the type. Every block is
-    encoded alone, in fp32. The bytes are those of gguf-py's `quants.quantize`.
+    Any float type, all values finite; a row must be whole blocks of the type. `importance`
+    (columns,), none negative: how much the error of a weight of each column counts; Q8_0, which is
+    never searched for, and plain floats take no notice. `effort`: "best" searches for the least
+    error; "fast" looks at fewer candidates, and at Q4_0, Q4_1, Q5_0 and Q5_1 gives the bytes of
+    gguf-py's `quants.quantize`, unless there are importances. Every block is encoded alone, in
+    fp32: its bytes depend on nothing but its weights and their importances. Works with as many
+    threads as `torch.get_num_threads()`.
+
+    Raises `ValueError` for a row that is no whole number of blocks, and for importances of another
+    length, negative or not finite.
     """
     import torch
 
+    rows, columns = weight.shape
+    kind = TYPES[type_name]
+    if columns % kind.weights:
+        raise ValueError(f"{type_name}: rows of {columns} are no multiple of {kind.weights}")
+    counts = None if importance is None else _checked(importance, columns).to(weight.device)
     if type_name in dtypes.FLOATS:
         return weight.to(dtypes.torch_dtype(type_name)).contiguous().view(torch.uint8)
-    kind, encoder = TYPES[type_name], ENCODERS[type_name]
-    rows, columns = weight.shape
     blocks = weight.reshape(-1, kind.weights)
     encoded = weight.new_empty((len(blocks), kind.nbytes), dtype=torch.uint8)
-    step = _CHUNK[weight.device.type] // kind.weights
-    for start in range(0, len(blocks), step):
-        part = slice(start, start + step)
-        encoded[part] = encoder(blocks[part].to(torch.float32))
+    found = kernel(type_name, effort, weighted=counts is not None, device=weight.device.type)
+    counted = None if counts is None else counts.view(-1, kind.weights)
+
+    def work(start: int) -> None:
+        part = blocks[start : start + found.blocks]
+        inputs = [_filled(part, found.blocks)]
+        if counted is not None and found.weighted:
+            place = torch.arange(start, start + found.blocks, device=weight.device)
+            inputs.append(counted[place % len(counted)])
+        with torch.no_grad():
+            encoded[start : start + len(part)] = found.run(*inputs)[: len(part)]
+
+    _in_threads(work, range(0, len(blocks), found.blocks))
     return encoded.view(rows, kind.row_bytes(columns))
 
 
@@ -47,3 +74,43 @@ def decode(blocks: torch.Tensor, type_name: str, columns: int) -> torch.Tensor:
 
     rows = blocks.numpy().reshape(-1, TYPES[type_name].row_bytes(columns))
     return torch.from_numpy(quants.dequantize(rows, GGMLQuantizationType[type_name]))
+
+
+def _checked(importance: torch.Tensor, columns: int) -> torch.Tensor:
+    """fp32 with a mean of 1 and nothing that is quite 0."""
+    import torch
+
+    if importance.shape != (columns,):
+        shape = tuple(importance.shape)
+        raise ValueError(f"importances of shape {shape} for rows of {columns} weights")
+    counts = importance.to(torch.float64)
+    if not bool(torch.isfinite(counts).all()) or bool((counts < 0).any()):
+        raise ValueError("importances must be finite, and none negative")
+    mean = counts.mean()
+    if mean == 0:
+        return torch.ones_like(counts, dtype=torch.float32)
+    return (counts / mean).clamp(min=_LEAST_IMPORTANCE).to(torch.float32)
+
+
+def _filled(blocks: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` blocks in fp32, zeros at the end: a kernel always takes as many."""
+    import torch
+
+    if len(blocks) == count:
+        return blocks.to(torch.float32)
+    filled = blocks.new_zeros((count, blocks.shape[1]), dtype=torch.float32)
+    filled[: len(blocks)] = blocks
+    return filled
+
+
+def _in_threads(work: Callable[[int], None], starts: range) -> None:
+    import torch
+
+    threads = min(torch.get_num_threads(), len(starts))
+    if threads < 2:
+        for start in starts:
+            work(start)
+        return
+    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, starts):
+            pass

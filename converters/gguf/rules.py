@@ -1,18 +1,22 @@
-"""Per-tensor types: what the user asks for instead of a backend's own choice."""
+"""What a user can set about GGUF files: types of single tensors, and how blocks are encoded."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
 from fluxconv.converters.backends.options import Options, check_pattern
 from fluxconv.converters.errors import nearest
+from fluxconv.converters.gguf.encoders.types import Effort
+from fluxconv.converters.gguf.importance import ImportanceFile
 from fluxconv.converters.gguf.types import TYPES
 
 if TYPE_CHECKING:
-    from fluxconv.converters.backends.base import Target
+    from fluxconv.converters.backends.base import PlannedTensor, Target
 
 
 class GgufOptions(Options):
@@ -43,6 +47,44 @@ class GgufOptions(Options):
             if any(re.search(pattern, name) for name in names):
                 return type_name
         return None
+
+    def metadata(self) -> dict[str, str | int]:
+        """What a file's metadata says of them."""
+        return {}
+
+
+class BlockOptions(GgufOptions):
+    """Settings of the backends whose type has blocks.
+
+    `effort` is how long the encoder searches. `importance` is the path of an importance file, whose
+    values weigh the error of each input channel; what is kept and recorded of it is its content.
+    """
+
+    effort: Effort = "best"
+    importance: ImportanceFile | None = None
+
+    @field_validator("importance", mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        return ImportanceFile.read(Path(given)) if isinstance(given, str | Path) else given
+
+    def check(self, backend: str, tensors: Sequence[PlannedTensor]) -> None:
+        if self.importance is not None:
+            self.importance.check(backend, tensors)
+
+    def remark(self, tensors: Sequence[PlannedTensor]) -> str | None:
+        return None if self.importance is None else self.importance.remark(tensors)
+
+    def metadata(self) -> dict[str, str | int]:
+        found: dict[str, str | int] = {"fluxconv.effort": self.effort}
+        if self.importance is not None:
+            found["fluxconv.importance.sha256"] = self.importance.sha256
+            found["quantize.imatrix.entries_count"] = self.importance.entries
+        return found
+
+    def word(self, key: str, value: Any) -> str:
+        # No hash: it says nothing to a reader, and the manifest has it.
+        return {"effort": self.effort, "importance": key}.get(key) or super().word(key, value)
 
 
 def _checked(rule: str) -> str:

@@ -43,6 +43,13 @@ TYPES = {
         BlockType("Q5_0", 32, 2 + 4 + 16, "F16"),
         BlockType("Q4_1", 32, 2 + 2 + 16, "F16"),
         BlockType("Q4_0", 32, 2 + 16, "F16"),
+        BlockType("IQ4_NL", 32, 2 + 16, "F16"),
+        BlockType("IQ4_XS", 256, 2 + 2 + 4 + 128, "IQ4_NL"),
+        BlockType("Q6_K", 256, 128 + 64 + 16 + 2, "Q8_0"),
+        BlockType("Q5_K", 256, 2 + 2 + 12 + 32 + 128, "Q5_1"),
+        BlockType("Q4_K", 256, 2 + 2 + 12 + 128, "Q5_0"),
+        BlockType("Q3_K", 256, 32 + 64 + 12 + 2, "IQ4_NL"),
+        BlockType("Q2_K", 256, 16 + 64 + 2 + 2, "IQ4_NL"),
     )
 }
 

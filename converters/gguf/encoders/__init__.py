@@ -1,0 +1,1 @@
+"""How the bytes of each type's blocks are found."""

@@ -1,0 +1,79 @@
+"""How the encoders lay out their numbers, so that every step is the same for many blocks at once.
+
+Sixteen blocks of 256 weights (or of 32) lie side by side: a tensor of weights has the shape
+(groups, sub-blocks, weights of a sub-block, LANES), one of numbers a sub-block (groups, sub-blocks,
+LANES). No step looks from one lane to another, so the bytes of a block do not depend on what is
+encoded beside it; on a CPU a lane is a lane of its vector registers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+LANES = 16
+#: Times these, rounded to fp16, a number is itself and the two next to it.
+BESIDE = (1.0, 1 - 0.75 / 1024, 1 + 0.75 / 1024)
+
+
+def into_lanes(blocks: torch.Tensor, subs: int) -> torch.Tensor:
+    """(groups * LANES, weights of a block) as (groups, subs, weights of a sub-block, LANES)."""
+    _, columns = blocks.shape
+    lanes = settled(blocks.view(-1, LANES, columns).transpose(1, 2))
+    return lanes.view(-1, subs, columns // subs, LANES)
+
+
+def out_of_lanes(encoded: torch.Tensor) -> torch.Tensor:
+    """(groups, bytes, LANES) as (groups * LANES, bytes)."""
+    return encoded.transpose(1, 2).contiguous().flatten(0, 1)
+
+
+def settled(numbers: torch.Tensor) -> torch.Tensor:
+    """The same numbers. The compiler puts them into memory here, where it would otherwise compute
+    them again for every weight that uses them."""
+    numbers = numbers.contiguous()
+    return numbers.as_strided(numbers.shape, numbers.stride())
+
+
+def best_of(errors: torch.Tensor, *choices: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of (groups, subs, candidates, LANES) `choices`, those with the least of `errors`, the first
+    of equals: (groups, subs, LANES)."""
+    import torch
+
+    count = errors.shape[2]
+    number = torch.arange(count, dtype=torch.float32, device=errors.device).view(1, 1, -1, 1)
+    found = errors == errors.amin(2, keepdim=True)
+    first = torch.where(found, number, count).amin(2, keepdim=True)
+    chosen = settled((number == first).to(torch.float32))
+    return tuple(settled((chosen * choice).sum(2)) for choice in choices)
+
+
+def inverse(numbers: torch.Tensor) -> torch.Tensor:
+    """1 / numbers, and 0 for 0."""
+    import torch
+
+    return torch.where(numbers != 0, 1 / numbers, 0)
+
+
+def bounded(numbers: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """Clamped, in fewer instructions than `clamp` compiles to, which lets NaN through."""
+    import torch
+
+    numbers = torch.where(numbers < low, low, numbers)
+    return torch.where(numbers > high, high, numbers)
+
+
+def fp16(numbers: torch.Tensor) -> torch.Tensor:
+    """Rounded to what fp16 can hold, no farther than its largest number."""
+    import torch
+
+    return settled(numbers.clamp(-65504, 65504).to(torch.float16).to(torch.float32))
+
+
+def column(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
+    """Values of candidates, to combine with (groups, subs, 1, LANES)."""
+    import torch
+
+    return torch.tensor(values, dtype=torch.float32, device=like.device).view(1, 1, -1, 1)
