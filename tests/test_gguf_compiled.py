@@ -1,0 +1,57 @@
+"""Compiled encoders do what they do without a compiler, are compiled once, and can be done without.
+
+On a CPU torch needs a C++ compiler for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from encoder_promises import PROMISES
+
+SCRIPT = Path(__file__).with_name("compiled_encoders.py")
+
+
+def _run(*type_names: str, **environment: str) -> tuple[dict[str, Any], str]:
+    """What the script found, and what it said beside that."""
+    done = subprocess.run(
+        [sys.executable, SCRIPT, *type_names],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
+def test_compiled_once_they_do_what_they_do_without(tmp_path: Path) -> None:
+    cache = {"FLUXCONV_COMPILE": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    compiled, _ = _run(*PROMISES, **cache)
+    eager, _ = _run(*PROMISES, FLUXCONV_COMPILE="0")
+    assert compiled["graphs"] > 0 == eager["graphs"]
+    for name, found in compiled["encoders"].items():
+        # A compiler sums in another order, which moves a choice between near equals.
+        assert found["error"] == pytest.approx(eager["encoders"][name]["error"], rel=1e-3), name
+        assert found["pieces"] and found["threads"], name
+    again, _ = _run(*PROMISES, **cache)
+    assert again["encoders"] == compiled["encoders"]
+    assert again["cached"] == again["graphs"] == compiled["graphs"]
+
+
+def test_without_a_compiler_they_are_slower_and_say_so(tmp_path: Path) -> None:
+    nothing = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    without, said = _run("Q4_K", **nothing)
+    eager, silence = _run("Q4_K", FLUXCONV_COMPILE="0")
+    assert without["encoders"] == eager["encoders"]
+    assert said.count("torch cannot compile the GGUF encoders here") == 1 and not silence
