@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fluxconv.converters.sources.folder import (
     refuse_pickles,
     weight_files,
 )
+from fluxconv.converters.sources.gguf_file import open_gguf_file
 from fluxconv.converters.sources.single_file import BaseConfig, open_single_file
 
 __all__ = [
@@ -55,7 +57,8 @@ def open_checkpoint(
     allow_requantize: bool = False,
 ) -> Checkpoint:
     """Open a pipeline folder, one component folder, a transformer in a single file, or, with
-    `allow_requantize`, a variant that fluxconv made; only headers and configs are read.
+    `allow_requantize`, a variant that fluxconv made, or a transformer or T5 encoder in anybody's
+    GGUF file; only headers and configs are read.
 
     `base` is the folder of a pipeline whose component a lone one takes the place of. Raises
     `CheckpointNotFound`, `NotACheckpoint`, `MalformedFile`, and `UsageError` for a base that a
@@ -69,9 +72,7 @@ def open_checkpoint(
     opening = Opening(str(given.absolute()), _absolute(base), allow_requantize)
     if given.is_file():
         # The name is its own, also where it is a link, as all files in the Hub's cache are.
-        file = given.parent.resolve() / given.name
-        component, notes = open_single_file(file, _base_config(base, "transformer"))
-        found = replace(_lone(file, file.stem, component, opening, notes), source=file.name)
+        found = _open_file(given.parent.resolve() / given.name, base, opening)
     elif (given / MANIFEST_NAME).is_file():
         found = _open_variant(given.resolve(), opening)
     elif (given / "model_index.json").is_file():
@@ -145,6 +146,18 @@ def _lone(
     front_matter = read_front_matter((root.parent if root.is_file() else root) / "README.md")
     components = {component.name: component}
     return Checkpoint(root, name, name, None, components, front_matter, opening, notes)
+
+
+def _open_file(file: Path, base: Path | str | None, opening: Opening) -> Checkpoint:
+    quantized = None
+    if file.suffix == ".gguf":
+        component, notes, quantized = open_gguf_file(
+            file, partial(_base_config, base), allowed=opening.allow_requantize
+        )
+    else:
+        component, notes = open_single_file(file, _base_config(base, "transformer"))
+    found = _lone(file, file.stem, component, opening, notes)
+    return replace(found, source=file.name, requantized=quantized)
 
 
 def _open_variant(root: Path, opening: Opening) -> Checkpoint:

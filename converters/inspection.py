@@ -7,14 +7,14 @@ tools quantized.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fluxconv.converters.architectures import ARCHITECTURES, FLUX
 from fluxconv.converters.architectures.families import family_of
-from fluxconv.converters.architectures.recognition import recognise
+from fluxconv.converters.architectures.recognition import Recognised, recognise
 from fluxconv.converters.component_files import (
     FORMATS,
     ComponentFiles,
@@ -25,6 +25,12 @@ from fluxconv.converters.component_files import (
 )
 from fluxconv.converters.contents import lora_rank, what_is_in
 from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint
+from fluxconv.converters.gguf.statements import (
+    contradiction,
+    mistaken_family,
+    scheme,
+    statements,
+)
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.packed_weights import Weight
 from fluxconv.converters.recognition import Quantization, recognise_quantization
@@ -143,7 +149,7 @@ def _component(
     )
     family, notes = None, _notes(found, weights)
     if not found.config:
-        title, family, more = _lone(title, weights)
+        title, family, more = _lone(title, weights, found)
         notes += more
     elif found.architecture is FLUX:
         family = _family(found.config)
@@ -165,16 +171,19 @@ def _component(
     )
 
 
-def _lone(title: str, weights: tuple[Weight, ...]) -> tuple[str, str | None, tuple[str, ...]]:
+def _lone(
+    title: str, weights: tuple[Weight, ...], found: ComponentFiles
+) -> tuple[str, str | None, tuple[str, ...]]:
     """For a file without a config: its title, the family of a Flux transformer, and notes."""
     parts = what_is_in(weight.name for weight in weights)
     title = f"{title}: {', '.join(parts)}" if parts else title
     shapes = {weight.name: weight.shape for weight in weights if weight.shape is not None}
     flux = recognise(shapes)
+    notes = tuple(_gguf_notes(found, flux))
     if flux is not None:
-        return title, _family(flux.config), (flux.layout.title,)
+        return title, _family(flux.config), (flux.layout.title, *notes)
     rank = lora_rank(shapes) if any(part.startswith("LoRA") for part in parts) else None
-    return title, None, (f"rank {rank}",) if rank else ()
+    return title, None, (f"rank {rank}", *notes) if rank else notes
 
 
 def _family(config: Mapping[str, Any]) -> str | None:
@@ -217,19 +226,26 @@ def _kept(weights: tuple[Weight, ...]) -> tuple[str, ...]:
 
 
 def _of_gguf(found: ComponentFiles) -> Quantization | None:
-    """What a GGUF file says of itself."""
-    number = found.metadata.get("general.file_type")
-    if number is None or found.files[0].suffix != ".gguf":
+    """What a GGUF file says of itself, and its types; None for one of plain weights alone."""
+    if not found.entries or not all(entry.is_gguf for entry in found.entries):
         return None
-    from gguf import LlamaFileType
+    nbytes: Counter[str] = Counter()
+    for entry in found.entries:
+        nbytes[entry.dtype] += entry.nbytes
+    return Quantization("gguf", scheme(found.metadata, nbytes), statements(found.metadata))
 
-    known = {kind.value: kind.name.removeprefix("MOSTLY_") for kind in LlamaFileType}
-    settings = {
-        key: visible(found.metadata[f"general.{key}"])
-        for key in ("architecture", "name", "quantization_version")
-        if f"general.{key}" in found.metadata
-    }
-    return Quantization("gguf", known.get(number, f"file type {visible(number)}"), settings)
+
+def _gguf_notes(found: ComponentFiles, flux: Recognised | None) -> Iterator[str]:
+    """What to beware of in a GGUF file."""
+    entries = {entry.name: entry for entry in found.entries}
+    said = contradiction(found.metadata, (entry.dtype for entry in found.entries))
+    if said:
+        yield said
+    entry = entries.get(f"{flux.prefix}img_in.weight") if flux else None
+    if flux and entry and entry.is_gguf and flux.config["guidance_embeds"]:
+        mistaken = mistaken_family(entry.dtype, entry.shape[-1])
+        if mistaken:
+            yield mistaken
 
 
 def _label(recognised: Quantization | None) -> str:

@@ -16,7 +16,8 @@ from fluxconv.converters.checkpoint import (
 from fluxconv.converters.errors import BadInput, CheckpointNotFound, NotACheckpoint, UsageError
 from fluxconv.converters.manifest import SourceRecord
 from fluxconv.converters.progress import Progress, Silent
-from fluxconv.converters.sources.single_file import require_safetensors
+from fluxconv.converters.sources.gguf_file import component_in
+from fluxconv.converters.sources.single_file import require_single_file
 from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.needed import INDEX, README, file_called, needed_files
 from fluxconv.hub.session import bounded_client, open_session
@@ -109,7 +110,7 @@ def _bring(text: str, revision: str | None, progress: Progress) -> _Brought:
             f"{text}: no such folder or file, and not of the Hub (owner/name, or "
             "owner/name/file.safetensors)"
         )
-    require_safetensors(Path(text))  # before any download
+    require_single_file(Path(text))  # before any download
     return _download(match[1], revision, progress, file=match[2])
 
 
@@ -124,6 +125,8 @@ def _bring_base(text: str, component: str, progress: Progress) -> Path:
 
 
 def _component_at(path: Path) -> str:
+    if path.suffix == ".gguf" and path.is_file():
+        return component_in(path)
     config = path / "config.json"
     return architecture_of(read_json(config), path).component if config.is_file() else "transformer"
 
@@ -173,7 +176,8 @@ def _download(
 def _require_file(repository: str, file: str, names: dict[str, int]) -> str:
     found = file_called(names, file)
     if found is None:
-        there = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+        kinds = (".safetensors", ".gguf")
+        there = [name for name in names if name.endswith(kinds) and "/" not in name]
         have = f"; it has {', '.join(sorted(there)[:5])}" if there else ""
         raise CheckpointNotFound(f"{repository}: has no file {file}{have}")
     return found

@@ -55,7 +55,7 @@ def test_gguf_and_other_files_are_refused(
     tiny_variants: dict[str, Variant], tmp_path: Path
 ) -> None:
     (file,) = tiny_variants["gguf-q8_0"].root.glob("*flux-Q8_0.gguf")
-    with pytest.raises(NotACheckpoint, match=r"quantized already.*--allow-requantize"):
+    with pytest.raises(NotACheckpoint, match=r"quantized \(GGUF Q8_0\).*--allow-requantize"):
         open_checkpoint(file)
     (tmp_path / "notes.txt").write_text("notes")
     with pytest.raises(NotACheckpoint, match="no safetensors file"):

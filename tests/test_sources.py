@@ -131,7 +131,7 @@ def test_one_file_of_a_repository_with_a_base(
     [
         ("unet/no-such.safetensors", 3, "it has other.safetensors"),
         ("flux.ckpt", 3, "pickle"),
-        ("flux-Q8_0.gguf", 3, "GGUF"),
+        ("flux-Q8_0.gguf", 3, "has no file flux-Q8_0.gguf"),
     ],
 )
 def test_a_file_of_a_repository_that_cannot_be_used_is_one_sentence(

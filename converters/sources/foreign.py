@@ -17,6 +17,7 @@ _ADVICE = (
     ("LoRA", "it changes a model and is none by itself; merge it into one, and give that"),
     ("transformer", "give a FLUX.1 checkpoint"),
     ("Stable Diffusion", "give a FLUX.1 checkpoint"),
+    ("architecture", "give a FLUX.1 checkpoint"),
     ("T5", "give the folder that has its config.json, too, or a whole pipeline"),
     ("", _WITH_BASE),
 )
@@ -29,12 +30,14 @@ _QUANTIZED = (
 )
 
 
-def seems_to_be(names: Collection[str]) -> str:
+def seems_to_be(names: Collection[str], architecture: object = None) -> str:
     """The second half of a sentence on a file with tensors of these `names`: what it seems to be,
-    and what to do."""
+    and what to do. `architecture` is what it says itself."""
     if not names:
         return "holds no tensors; download it again"
     parts = what_is_in(names)
+    if not parts and isinstance(architecture, str):
+        parts = (f"a model of the architecture '{visible(architecture)}'",)
     if "Flux transformer" in parts:
         lacking = ", ".join(min(map(missing_landmarks, LAYOUTS, repeat(names)), key=len)[:5])
         return f"seems to hold a Flux transformer, but lacks {lacking}; give the whole file"

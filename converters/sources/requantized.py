@@ -10,9 +10,10 @@ from fluxconv.converters.backends import PlannedTensor
 from fluxconv.converters.codec import decode_target
 from fluxconv.converters.component import Component
 from fluxconv.converters.errors import MalformedFile, NotACheckpoint
+from fluxconv.converters.gguf.raw import raw_header
 from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.planning import ComponentPlan
-from fluxconv.converters.safetensors_header import Header, TensorInfo, read_header
+from fluxconv.converters.safetensors_header import Header, read_header
 from fluxconv.converters.steps import Step
 from fluxconv.converters.stored import component_entries, matches, split_rows
 from fluxconv.converters.variant import Variant, open_variant
@@ -88,9 +89,4 @@ def _header(file: Path) -> Header:
     """The header of a safetensors or GGUF file; a GGUF tensor is raw bytes here."""
     if file.suffix != ".gguf":
         return read_header(file)
-    tensors = tuple(
-        TensorInfo(tensor.name, "U8", (tensor.nbytes,), file, tensor.offset, tensor.nbytes)
-        for tensor in read_gguf_header(file).tensors
-    )
-    start = tensors[0].offset if tensors else 0
-    return Header(file, file.stat().st_size, start, tensors, {})
+    return raw_header(read_gguf_header(file))

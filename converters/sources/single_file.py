@@ -33,19 +33,13 @@ def open_single_file(file: Path, base: BaseConfig | None) -> tuple[Component, tu
     Its config is that of `base`, if it fits the shapes; else it is inferred from them. Raises
     `NotACheckpoint` saying what else the file seems to be, `MalformedFile`.
     """
-    require_safetensors(file)
+    require_single_file(file)
     header = read_header(file)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     found = recognise({tensor.name: tensor.shape for tensor in header.tensors})
     if found is None:
         raise NotACheckpoint(f"{file}: {how_quantized(tensors) or seems_to_be(tensors)}")
-    found = _with_base(file, found, base)
-    if "axes_dims_rope" not in found.config:
-        head = found.config["attention_head_dim"]
-        raise NotACheckpoint(
-            f"{file}: has heads of width {head}, not FLUX.1's 128, so its config cannot be told "
-            "from its tensors; give the pipeline that it belongs to with --base"
-        )
+    found = described(file, found, base)
     others = [name for name in tensors if not name.startswith(found.prefix)]
     steps = match(
         file,
@@ -57,27 +51,31 @@ def open_single_file(file: Path, base: BaseConfig | None) -> tuple[Component, tu
     )
     recorded = {file.name: file} | ({base.recorded: base.file} if base else {})
     component = Component(FLUX.component, file, found.config, FLUX, (header,), steps, recorded)
-    return component, _notes(file, others)
+    return component, left_out(file, others, "transformer")
 
 
-def require_safetensors(file: Path) -> None:
-    """Raise `NotACheckpoint` unless the file is called a safetensors file."""
+def require_single_file(file: Path) -> None:
+    """Raise `NotACheckpoint` unless the file is called a safetensors or GGUF file."""
     if file.suffix in PICKLES:
         raise NotACheckpoint(f"{file}: {PICKLE_ADVICE}")
-    if file.suffix == ".gguf":
-        raise NotACheckpoint(
-            f"{file}: is a GGUF file, which is quantized already; give the checkpoint it was made "
-            "from, or, if fluxconv made it, the folder of the variant with --allow-requantize"
-        )
-    if file.suffix != ".safetensors":
+    if file.suffix not in (".safetensors", ".gguf"):
         raise NotACheckpoint(
             f"{file}: is no safetensors file; give one, or the folder of a diffusers checkpoint"
         )
 
 
-def _with_base(file: Path, found: Recognised, base: BaseConfig | None) -> Recognised:
-    """The same with the config of `base`, which must agree with what the shapes tell."""
+def described(file: Path, found: Recognised, base: BaseConfig | None) -> Recognised:
+    """The same with the config of `base`, which must agree with what the shapes tell.
+
+    Raises `NotACheckpoint` if it does not, or if there is none and shapes do not tell enough.
+    """
     if base is None:
+        if "axes_dims_rope" not in found.config:
+            head = found.config["attention_head_dim"]
+            raise NotACheckpoint(
+                f"{file}: has heads of width {head}, not FLUX.1's 128, so its config cannot be "
+                "told from its tensors; give the pipeline that it belongs to with --base"
+            )
         return found
     try:
         here, there = _numbers(found.config), _numbers(base.values)
@@ -104,11 +102,12 @@ def _numbers(config: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _notes(file: Path, others: list[str]) -> tuple[str, ...]:
+def left_out(file: Path, others: list[str], taken: str) -> tuple[str, ...]:
+    """What to say about the tensors `others` of a file of which only `taken` is."""
     if not others:
         return ()
     parts = sorted({name.split(".")[0] for name in others})
     return (
         f"{file.name}: {len(others)} tensors of other parts of a model ({', '.join(parts[:5])}) "
-        "are left out; only the transformer is taken",
+        f"are left out; only the {taken} is taken",
     )
