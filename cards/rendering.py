@@ -204,9 +204,14 @@ def _settings(variant: Variant) -> list[str]:
     """The options of the command that made it."""
     words = []
     for key, value in variant.backend.options.changed().items():
-        flag = {"skip": "--skip", "tensor_types": "--tensor-type"}.get(key)
-        for each in value if flag else (f"{key}={json.dumps(value).strip(chr(34))}",):
-            words += [flag or "--option", one_line(str(each))]
+        match key:
+            case "skip" | "tensor_types":
+                given = [(f"--{key.removesuffix('s').replace('_', '-')}", each) for each in value]
+            case "importance":  # its path is not known, and would say nothing elsewhere
+                given = [("--importance", f"FILE-WITH-SHA256-{value['sha256']}")]
+            case _:
+                given = [("--option", f"{key}={json.dumps(value).strip(chr(34))}")]
+        words += [word for flag, each in given for word in (flag, one_line(str(each)))]
     return words
 
 

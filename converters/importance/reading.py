@@ -63,7 +63,8 @@ def _first_bytes(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(9)
     except (FileNotFoundError, NotADirectoryError):
-        raise CheckpointNotFound(f"{shown}: no such file") from None
+        message = f"{shown}: no such file; `fluxconv importance` makes one"
+        raise CheckpointNotFound(message) from None
     except OSError as error:
         raise MalformedFile(f"{shown}: cannot be read: {error.strerror}") from error
 
