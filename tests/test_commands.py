@@ -15,7 +15,7 @@ from fluxconv.converters import Checkpoint, Variant
 
 COMMANDS = (
     *("backends", "inspect", "plan", "quantize", "dequantize", "validate"),
-    *("generate", "card", "push", "download", "hub"),
+    *("generate", "card", "push", "download", "hub", "importance"),
 )
 
 

@@ -126,3 +126,20 @@ def test_channels_of_no_importance_are_left_to_the_others(level: Effort, type_na
     with_it = relative_error([(weights, back)], channels)
     without = error(weights, type_name, level, channels)
     assert _lowers(with_it, without, type_name)
+
+
+@every_type
+@every_level
+def test_unbiased_blocks_are_as_long_as_their_weights(level: Effort, type_name: str) -> None:
+    """Along the weights; least error leaves them shorter by the error's square. Q8_0 is rounded."""
+
+    def length(**options: bool) -> float:
+        back = decoded(encoded(weights, type_name, level, **options), type_name)
+        return float((weights * back).sum(dtype=np.float64) / (weights**2).sum(dtype=np.float64))
+
+    weights = samples()["normal"][:64]
+    shrunk = error(weights, type_name, "best") ** 2
+    assert abs(length(unbiased=True) - 1) < 5e-4  # Q6_K: a `d` that fp16 has few digits for
+    if type_name != "Q8_0":
+        assert length() < 1 - shrunk / 2 or level == "fast"
+        assert error(weights, type_name, level, unbiased=True) < 1.04 * shrunk**0.5 + 1e-5

@@ -200,19 +200,26 @@ class GgufBlocks(Gguf):
     def preparations(
         self, tensors: Sequence[PlannedTensor], device: str
     ) -> Mapping[str, Callable[[], object]]:
-        weighted = self.options.importance is not None
-        make = partial(kernel, effort=self.options.effort, weighted=weighted, device=device)
+        options = self.options
+        make = partial(
+            kernel,
+            effort=options.effort,
+            weighted=options.importance is not None,
+            unbiased=options.unbiased,
+            device=device,
+        )
         names = {tensor.stored[0].dtype for tensor in tensors} - FLOATS
-        weights = " with importances" if weighted else ""
-        return {
-            f"{name}, {self.options.effort}{weights}": partial(make, name) for name in sorted(names)
-        }
+        return {f"{name}{options.suffix}": partial(make, name) for name in sorted(names)}
 
     def encode(self, weight: torch.Tensor, planned: PlannedTensor) -> dict[str, torch.Tensor]:
         (stored,) = planned.stored
-        known = self.options.importance
+        options = self.options
+        known = options.importance
         importance = None if known is None else known.of(planned.target)
-        return {stored.name: encode(weight, stored.dtype, importance, self.options.effort)}
+        encoded = encode(
+            weight, stored.dtype, importance, options.effort, unbiased=options.unbiased
+        )
+        return {stored.name: encoded}
 
 
 def _quoted(text: str) -> str:

@@ -50,9 +50,9 @@ def add_metadata(writer: Any, metadata: Metadata) -> None:
     _add_source(writer, metadata.source, metadata.revision)
     writer.add_quantized_by("fluxconv")
     writer.add_string("fluxconv.version", version("fluxconv"))
+    adders = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32}
     for key, value in metadata.settings.items():
-        add = writer.add_string if isinstance(value, str) else writer.add_uint32
-        add(key, value)
+        adders[type(value)](key, value)
     if metadata.architecture is T5_ENCODER:
         _add_t5(writer, metadata.config)
         if metadata.tokenizer is not None:

@@ -58,10 +58,12 @@ class BlockOptions(GgufOptions):
 
     `effort` is how long the encoder searches. `importance` is the path of an importance file, whose
     values weigh the error of each input channel; what is kept and recorded of it is its content.
+    `unbiased` stretches every block to the length of its weights, see `gguf.encode`.
     """
 
     effort: Effort = "best"
     importance: ImportanceFile | None = None
+    unbiased: bool = False
 
     @field_validator("importance", mode="before")
     @classmethod
@@ -77,6 +79,8 @@ class BlockOptions(GgufOptions):
 
     def metadata(self) -> dict[str, str | int]:
         found: dict[str, str | int] = {"fluxconv.effort": self.effort}
+        if self.unbiased:
+            found["fluxconv.unbiased"] = True
         if self.importance is not None:
             found["fluxconv.importance.sha256"] = self.importance.sha256
             found["quantize.imatrix.entries_count"] = self.importance.entries

@@ -33,7 +33,7 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "cuda": {"emulate_precision_casts": True},
 }
 
-_kernels: dict[tuple[Encoder, bool, str], Kernel] = {}
+_kernels: dict[tuple[Encoder, bool, bool, str, bool], Kernel] = {}
 _lock = threading.Lock()
 _failure: str | None = None
 
@@ -53,6 +53,7 @@ def kernel(
     effort: Effort,
     *,
     weighted: bool,
+    unbiased: bool,
     device: str,
 ) -> Kernel:
     """The encoder of a type, made ready for `device`.
@@ -60,8 +61,9 @@ def kernel(
     Compiles it if this process has not yet, which takes seconds. Where nothing compiles, warns once
     and gives torch's own operations.
     """
-    found = encoder(type_name, effort, weighted=weighted)
-    key = (found, weighted and found.weighs, device)
+    found = encoder(type_name, effort, searching=weighted or unbiased)
+    compiles = _failure is None and os.environ.get("FLUXCONV_COMPILE") != "0"
+    key = (found, weighted and found.searches, unbiased and found.searches, device, compiles)
     if key not in _kernels:
         with _lock:
             if key not in _kernels:
@@ -69,15 +71,22 @@ def kernel(
     return _kernels[key]
 
 
-def _made(kind: BlockType, encoder: Encoder, weighted: bool, device: str) -> Kernel:
+def _made(
+    kind: BlockType,
+    encoder: Encoder,
+    weighted: bool,
+    unbiased: bool,
+    device: str,
+    compiles: bool,
+) -> Kernel:
     global _failure
 
     def search(*inputs: torch.Tensor) -> torch.Tensor:
         x, *w = (into_lanes(blocks, encoder.subs) for blocks in inputs)
-        return out_of_lanes(encoder.encode(x, w[0] if weighted else None))
+        return out_of_lanes(encoder.encode(x, w[0] if weighted else None, unbiased=unbiased))
 
     count = (encoder.chunk if device == "cpu" else _CHUNK_ON_GPU) // kind.weights
-    if _failure is not None or os.environ.get("FLUXCONV_COMPILE") == "0":
+    if not compiles:
         return Kernel(search, count, weighted)
     try:
         made = _compiled(search, 1 + weighted, (count, kind.weights), device)

@@ -72,6 +72,16 @@ def fp16(numbers: torch.Tensor) -> torch.Tensor:
     return settled(numbers.clamp(-65504, 65504).to(torch.float16).to(torch.float32))
 
 
+def shrinkage(x: torch.Tensor, w: torch.Tensor | None, decoded: torch.Tensor) -> torch.Tensor:
+    """What `decoded` has to be multiplied by, (groups, 1, LANES), so that its component along `x`
+    is as long as `x`. Least squares leaves it shorter, by the square of the relative error."""
+    import torch
+
+    wx = x if w is None else x * w
+    own, common = (wx * x).sum((1, 2)), (wx * decoded).sum((1, 2))
+    return settled(torch.where(common > 0, own / common, 1)).unsqueeze(1)
+
+
 def column(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
     """Values of candidates, to combine with (groups, subs, 1, LANES)."""
     import torch

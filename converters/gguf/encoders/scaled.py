@@ -21,7 +21,7 @@ Source of the formats and of the idea of steps 1 and 2: ggml, `ggml-quants.c`, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from fluxconv.converters.gguf.encoders.lanes import (
@@ -106,6 +106,12 @@ class Fit:
     d: torch.Tensor
     scales: torch.Tensor
     levels: torch.Tensor
+
+    def decoded(self) -> torch.Tensor:
+        return settled(self.d * self.scales).unsqueeze(2) * self.levels
+
+    def times(self, factor: torch.Tensor) -> Fit:
+        return replace(self, d=fp16(self.d * factor))
 
 
 def fit(

@@ -28,7 +28,7 @@ Source of the formats and of the idea of steps 1 and 2: ggml, `ggml-quants.c`, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -67,6 +67,13 @@ class Fit:
     scales: torch.Tensor
     minima: torch.Tensor
     q: torch.Tensor
+
+    def decoded(self) -> torch.Tensor:
+        scale, minimum = settled(self.d * self.scales), settled(self.dmin * self.minima)
+        return scale.unsqueeze(2) * self.q - minimum.unsqueeze(2)
+
+    def times(self, factor: torch.Tensor) -> Fit:
+        return replace(self, d=fp16(self.d * factor), dmin=fp16(self.dmin * factor))
 
 
 @dataclass(frozen=True)

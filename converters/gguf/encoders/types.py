@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fluxconv.converters.gguf.encoders import blocks, rounded, scaled, stepped
+from fluxconv.converters.gguf.encoders.lanes import shrinkage
 
 if TYPE_CHECKING:
     import torch
@@ -23,14 +24,14 @@ class Encoder(Protocol):
         """Sub-blocks of a block."""
 
     @property
-    def weighs(self) -> bool:
-        """Whether it takes notice of importances."""
+    def searches(self) -> bool:
+        """Whether it takes notice of importances and of `unbiased`."""
 
     @property
     def chunk(self) -> int:
         """Weights to take at once on a CPU: what is held of them should stay in its cache."""
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
         """Weights and importances in lanes as bytes, uint8 (groups, bytes of a block, LANES)."""
 
 
@@ -43,11 +44,12 @@ class Scaled:
     search: scaled.Search
     subs: int = 1
     largest: int = 0
-    weighs: bool = True
+    searches: bool = True
     chunk: int = 1 << 16
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
-        return self.pack(scaled.fit(x, w, self.levels, self.largest, self.search))
+    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
+        found = scaled.fit(x, w, self.levels, self.largest, self.search)
+        return self.pack(found.times(shrinkage(x, w, found.decoded())) if unbiased else found)
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,12 @@ class Stepped:
     search: stepped.Search
     subs: int = 1
     largest: int = 0
-    weighs: bool = True
+    searches: bool = True
     chunk: int = 1 << 16
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
-        return self.pack(stepped.fit(x, w, self.most, self.largest, self.search))
+    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
+        found = stepped.fit(x, w, self.most, self.largest, self.search)
+        return self.pack(found.times(shrinkage(x, w, found.decoded())) if unbiased else found)
 
 
 @dataclass(frozen=True)
@@ -73,19 +76,20 @@ class Rounded:
     pack: Callable[..., torch.Tensor]
     numbers: Callable[[torch.Tensor], scaled.Fit | stepped.Fit]
     subs: int = 1
-    weighs: bool = False
+    searches: bool = False
     chunk: int = 1 << 19
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
+    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
         return self.pack(self.numbers(x))
 
 
-def encoder(type_name: str, effort: Effort, *, weighted: bool) -> Encoder:
-    """The one to use; where importances count, one that takes notice of them if there is any."""
+def encoder(type_name: str, effort: Effort, *, searching: bool) -> Encoder:
+    """The one to use; `searching`: where importances count or bias does, one that takes notice of
+    them if there is any."""
     if effort not in ENCODERS[type_name]:
         raise ValueError(f"effort '{effort}' is not one of {', '.join(ENCODERS[type_name])}")
     found = ENCODERS[type_name][effort]
-    return ENCODERS[type_name]["best"] if weighted and not found.weighs else found
+    return ENCODERS[type_name]["best"] if searching and not found.searches else found
 
 
 def _even(start: float, stop: float, count: int) -> tuple[float, ...]:
