@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fluxconv.converters import dtypes
@@ -112,11 +114,23 @@ def _filled(blocks: torch.Tensor, count: int) -> torch.Tensor:
 def _in_threads(work: Callable[[int], None], starts: range) -> None:
     import torch
 
-    threads = min(torch.get_num_threads(), len(starts))
-    if threads < 2:
-        for start in starts:
+    def some(first: int) -> None:
+        for start in starts[first::threads]:
             work(start)
+
+    threads = max(1, min(torch.get_num_threads(), len(starts)))
+    if threads == 1:
+        some(0)
         return
-    with torch_threads(1), ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, starts):
+    with torch_threads(1):
+        for _ in _pool(threads).map(some, range(threads)):
             pass
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "encode")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
