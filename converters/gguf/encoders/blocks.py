@@ -163,14 +163,3 @@ def q5_1(found: stepped.Fit) -> torch.Tensor:
     q = whole(found.q)
     codes = packing.in_a_row(q >> 4), packing.nibbles(q & 15, 16)
     return packed(half(found.d), half(-found.dmin), *codes)
-
-
-def q8_0(found: scaled.Fit) -> torch.Tensor:
-    """A weight is `d * q`.
-
-    | bytes | |
-    |---|---|
-    | 2 | fp16 `d` |
-    | 32 | int8 q |
-    """
-    return packed(half(found.d), whole(found.levels) & 255)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxconv.converters.gguf.encoders.lanes import into_lanes, out_of_lanes
 from fluxconv.converters.gguf.encoders.types import Effort, Encoder, encoder
 from fluxconv.converters.gguf.types import TYPES, BlockType
 
@@ -82,8 +81,7 @@ def _made(
     global _failure
 
     def search(*inputs: torch.Tensor) -> torch.Tensor:
-        x, *w = (into_lanes(blocks, encoder.subs) for blocks in inputs)
-        return out_of_lanes(encoder.encode(x, w[0] if weighted else None, unbiased=unbiased))
+        return encoder.encode(inputs[0], inputs[1] if weighted else None, unbiased=unbiased)
 
     count = (encoder.chunk if device == "cpu" else _CHUNK_ON_GPU) // kind.weights
     if not compiles:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from fluxconv.converters.gguf.encoders import blocks, rounded, scaled, stepped
-from fluxconv.converters.gguf.encoders.lanes import shrinkage
+from fluxconv.converters.gguf.encoders.lanes import into_lanes, out_of_lanes, shrinkage
 
 if TYPE_CHECKING:
     import torch
@@ -20,10 +20,6 @@ class Encoder(Protocol):
     """One way to make a type's blocks."""
 
     @property
-    def subs(self) -> int:
-        """Sub-blocks of a block."""
-
-    @property
     def searches(self) -> bool:
         """Whether it takes notice of importances and of `unbiased`."""
 
@@ -31,8 +27,11 @@ class Encoder(Protocol):
     def chunk(self) -> int:
         """Weights to take at once on a CPU: what is held of them should stay in its cache."""
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
-        """Weights and importances in lanes as bytes, uint8 (groups, bytes of a block, LANES)."""
+    def encode(
+        self, blocks: torch.Tensor, counts: torch.Tensor | None, *, unbiased: bool
+    ) -> torch.Tensor:
+        """Weights, fp32 (blocks, weights of a block), and as many importances, to bytes, uint8
+        (blocks, bytes of a block). The number of blocks is a multiple of 16."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,15 @@ class Scaled:
     searches: bool = True
     chunk: int = 1 << 16
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
+    def encode(
+        self, blocks: torch.Tensor, counts: torch.Tensor | None, *, unbiased: bool
+    ) -> torch.Tensor:
+        x = into_lanes(blocks, self.subs)
+        w = None if counts is None else into_lanes(counts, self.subs)
         found = scaled.fit(x, w, self.levels, self.largest, self.search)
-        return self.pack(found.times(shrinkage(x, w, found.decoded())) if unbiased else found)
+        if unbiased:
+            found = found.times(shrinkage(x, w, found.decoded()))
+        return out_of_lanes(self.pack(found))
 
 
 @dataclass(frozen=True)
@@ -64,23 +69,29 @@ class Stepped:
     searches: bool = True
     chunk: int = 1 << 16
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
+    def encode(
+        self, blocks: torch.Tensor, counts: torch.Tensor | None, *, unbiased: bool
+    ) -> torch.Tensor:
+        x = into_lanes(blocks, self.subs)
+        w = None if counts is None else into_lanes(counts, self.subs)
         found = stepped.fit(x, w, self.most, self.largest, self.search)
-        return self.pack(found.times(shrinkage(x, w, found.decoded())) if unbiased else found)
+        if unbiased:
+            found = found.times(shrinkage(x, w, found.decoded()))
+        return out_of_lanes(self.pack(found))
 
 
 @dataclass(frozen=True)
 class Rounded:
     """Nothing is searched for."""
 
-    pack: Callable[..., torch.Tensor]
-    numbers: Callable[[torch.Tensor], scaled.Fit | stepped.Fit]
-    subs: int = 1
+    round: Callable[[torch.Tensor], torch.Tensor]
     searches: bool = False
-    chunk: int = 1 << 19
+    chunk: int = 1 << 18
 
-    def encode(self, x: torch.Tensor, w: torch.Tensor | None, *, unbiased: bool) -> torch.Tensor:
-        return self.pack(self.numbers(x))
+    def encode(
+        self, blocks: torch.Tensor, counts: torch.Tensor | None, *, unbiased: bool
+    ) -> torch.Tensor:
+        return self.round(blocks)
 
 
 def encoder(type_name: str, effort: Effort, *, searching: bool) -> Encoder:
@@ -125,7 +136,7 @@ _Q6_K_BEST = scaled.Search(_both(32, -0.6, 0.6, 3), (-1 / 1.1, -1 / 1.15), (tupl
 _IQ4_PEAKS = (*_even(-141, -100, 9), *_even(90, 125, 9))
 _IQ4_XS = partial(Scaled, blocks.iq4_xs, blocks.IQ4, subs=8, largest=32)
 _IQ4_NL = Scaled(blocks.iq4_nl, blocks.IQ4, scaled.Search(_IQ4_PEAKS))
-_Q8_0 = Rounded(blocks.q8_0, rounded.eight_bits)
+_Q8_0 = Rounded(rounded.eight_bits)
 
 #: By type and effort.
 ENCODERS: Mapping[str, Mapping[Effort, Encoder]] = {
@@ -140,19 +151,19 @@ ENCODERS: Mapping[str, Mapping[Effort, Encoder]] = {
     },
     "IQ4_NL": {"fast": _IQ4_NL, "best": _IQ4_NL},
     "Q4_0": {
-        "fast": Rounded(blocks.q4_0, partial(rounded.around_zero, bits=4)),
+        "fast": Rounded(partial(rounded.around_zero, bits=4)),
         "best": Scaled(blocks.q4_0, scaled.WholeNumbers(8), scaled.Search(_both(8, -3, 1, 21))),
     },
     "Q4_1": {
-        "fast": Rounded(blocks.q4_1, partial(rounded.above_minimum, bits=4)),
+        "fast": Rounded(partial(rounded.above_minimum, bits=4)),
         "best": Stepped(blocks.q4_1, 15, _LONE),
     },
     "Q5_0": {
-        "fast": Rounded(blocks.q5_0, partial(rounded.around_zero, bits=5)),
+        "fast": Rounded(partial(rounded.around_zero, bits=5)),
         "best": Scaled(blocks.q5_0, scaled.WholeNumbers(16), scaled.Search(_both(16, -3, 1, 21))),
     },
     "Q5_1": {
-        "fast": Rounded(blocks.q5_1, partial(rounded.above_minimum, bits=5)),
+        "fast": Rounded(partial(rounded.above_minimum, bits=5)),
         "best": Stepped(blocks.q5_1, 31, _LONE),
     },
     "Q8_0": {"fast": _Q8_0, "best": _Q8_0},
