@@ -25,18 +25,18 @@ class Promise:
 
 
 PROMISES = {
-    "Q2_K": Promise(0.970, 5),
+    "Q2_K": Promise(0.968, 5),
     "Q3_K": Promise(0.993, 3),
-    "Q4_K": Promise(0.985, 5),
-    "Q5_K": Promise(0.978, 5),
-    "Q6_K": Promise(0.955, 5),
-    "Q4_0": Promise(0.994, 1),
-    "Q4_1": Promise(0.990, 1),
-    "Q5_0": Promise(0.992, 1),
-    "Q5_1": Promise(0.985, 1),
+    "Q4_K": Promise(0.984, 5),
+    "Q5_K": Promise(0.972, 5),
+    "Q6_K": Promise(0.954, 5),
+    "Q4_0": Promise(0.992, 1),
+    "Q4_1": Promise(0.984, 1),
+    "Q5_0": Promise(0.990, 1),
+    "Q5_1": Promise(0.984, 1),
     "Q8_0": Promise(1.000, 1, best=1.0),
-    "IQ4_NL": Promise(1.000, 5),
-    "IQ4_XS": Promise(1.000, 5),
+    "IQ4_NL": Promise(0.982, 5),
+    "IQ4_XS": Promise(0.980, 5),
 }
 
 #: The kinds of weights on which `Promise.error` holds.

@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 # A GPU needs many weights to be busy; for a CPU, see `Encoder.chunk`.
 _CHUNK_ON_GPU = 1 << 20
 # One thread: weights are encoded side by side instead. The wrapper in C++ lets go of the
-# interpreter's lock, so that they can be. And fp16 is to mean fp16 even where nothing is stored.
+# interpreter's lock, so that they can be. What the processor says of its vectors is believed
+# without a trial in four other processes. And fp16 is to mean fp16 even where nothing is stored.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "cpu": {"cpp.threads": 1, "cpp_wrapper": True, "emulate_precision_casts": True},
+    "cpu": {
+        "cpp.threads": 1,
+        "cpp_wrapper": True,
+        "cpp.vec_isa_ok": True,
+        "emulate_precision_casts": True,
+    },
     "cuda": {"emulate_precision_casts": True},
 }
 
@@ -61,7 +67,7 @@ def kernel(
     and gives torch's own operations.
     """
     found = encoder(type_name, effort, searching=weighted or unbiased)
-    compiles = _failure is None and os.environ.get("FLUXCONV_COMPILE") != "0"
+    compiles = found.compiles and _failure is None and os.environ.get("FLUXCONV_COMPILE") != "0"
     key = (found, weighted and found.searches, unbiased and found.searches, device, compiles)
     if key not in _kernels:
         with _lock:
