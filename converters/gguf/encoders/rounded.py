@@ -36,7 +36,7 @@ def eight_bits(x: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    scale = _held(_divided(torch.maximum(x.amax(1), -x.amin(1)), 127))
+    scale = _held(_divided(torch.maximum(x.amax(1), -x.amin(1)).abs(), 127))
     scaled = x * _inverse(scale).unsqueeze(1)
     rounded = scaled.add_(scaled.sign(), alpha=_HALF).clamp_(-127.5, 127.5).to(torch.int8)
     return _joined(_half(scale), rounded.view(torch.int16))
