@@ -10,12 +10,16 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from encoder_promises import PROMISES
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
+)
 SCRIPT = Path(__file__).with_name("compiled_encoders.py")
 
 
@@ -32,9 +36,7 @@ def _run(*type_names: str, **environment: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler"
-)
+@needs_compiler
 def test_compiled_once_they_do_what_they_do_without(tmp_path: Path) -> None:
     cache = {"FLUXCONV_COMPILE": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     compiled, _ = _run(*PROMISES, **cache)
@@ -55,3 +57,12 @@ def test_without_a_compiler_they_are_slower_and_say_so(tmp_path: Path) -> None:
     eager, silence = _run("Q4_K", FLUXCONV_COMPILE="0")
     assert without["encoders"] == eager["encoders"]
     assert said.count("torch cannot compile the GGUF encoders here") == 1 and not silence
+
+
+@needs_compiler
+def test_what_was_compiled_outlives_a_restart(tmp_path: Path) -> None:
+    """It lies in the user's cache, and not in the temporary folder that torch takes by itself."""
+    torchs_own = Path(tempfile.gettempdir(), "torchinductor_somebody")
+    cache = {"TORCHINDUCTOR_CACHE_DIR": str(torchs_own), "XDG_CACHE_HOME": str(tmp_path)}
+    _run("Q4_0", FLUXCONV_COMPILE="1", **cache)
+    assert list((tmp_path / "fluxconv" / "kernels").rglob("*.so"))

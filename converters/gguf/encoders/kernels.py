@@ -9,6 +9,7 @@ operations, which are many times slower on a CPU.
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -133,9 +134,11 @@ def _compiled(
 
 @contextmanager
 def _cache_folder() -> Iterator[None]:
-    """Compiled code goes where it outlives a restart, unless the user has chosen a place."""
+    """Compiled code goes where it outlives a restart, unless the user has chosen a place. (torch
+    itself sets the variable to a temporary folder when its compiler is imported.)"""
     name = "TORCHINDUCTOR_CACHE_DIR"
-    if name in os.environ:
+    before = os.environ.get(name)
+    if before and not before.startswith(str(Path(tempfile.gettempdir(), "torchinductor_"))):
         yield
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -143,4 +146,6 @@ def _cache_folder() -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[name]
+        os.environ[name] = before or ""
+        if not before:
+            del os.environ[name]
