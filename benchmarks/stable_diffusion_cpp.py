@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import click
 import sd_program
@@ -152,7 +153,8 @@ def races(
 
     It reads them from one file with Black Forest Labs' names. fluxconv also hashes what it reads
     and wrote, and has the disk hold it for good. Its q4_K has no upgraded tensors, ours of
-    `gguf-q4_k_m` has: Q5_K for `attn.qkv`. The share is of the fastest run of each.
+    `gguf-q4_k_m` has: Q5_K for `attn.qkv`. The share is the median of the pairs, then the least and
+    the most.
     """
     size = ["--width", "256", "--heads", "2"] if small else []
     words = ["--double", str(double), "--single", str(single), *size]
@@ -166,10 +168,12 @@ def races(
             for _ in range(repeat):
                 theirs.append(sd_program.convert(bfl, work / "theirs.gguf", type_name))
                 ours.append(quantize(source, [name], work / "ours")[0])
-            have, want = (min(run.seconds for run in each) for each in (ours, theirs))
+            have, want = (median(run.seconds for run in each) for each in (ours, theirs))
+            shares = sorted(a.seconds / b.seconds for a, b in zip(ours, theirs, strict=True))
             peak, other = (max(run.peak for run in each) for each in (ours, theirs))
+            share = f"{median(shares):.3f} ({shares[0]:.3f} to {shares[-1]:.3f})"
             click.echo(
-                f"| `{name}` | {type_name} | {have:.1f} s | {want:.1f} s | {have / want:.3f} "
+                f"| `{name}` | {type_name} | {have:.1f} s | {want:.1f} s | {share} "
                 f"| {peak / 2**20:,.0f} MiB | {other / 2**20:,.0f} MiB |"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import traceback
@@ -21,6 +22,8 @@ _COMMANDS = {
     "quantize": "quantize",
     "dequantize": "dequantize",
     "validate": "validate",
+    "benchmark": "benchmark",
+    "recommend": "recommend",
     "generate": "generate",
     "card": "card",
     "push": "push",
@@ -58,7 +61,10 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit with its documented code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # Else the interpreter looks through everything that torch has made before it goes.
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

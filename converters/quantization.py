@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,9 @@ from fluxconv.converters.converging import already_made, confirm
 from fluxconv.converters.errors import BadInput, DiskFull, MissingRequirement
 from fluxconv.converters.journal import JOURNAL_NAME, Journal
 from fluxconv.converters.layout import LayoutWriter
-from fluxconv.converters.manifest import Engine
+from fluxconv.converters.manifest import Engine, FileRecord
 from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
+from fluxconv.converters.preparation import prepare
 from fluxconv.converters.progress import Progress, Silent
 from fluxconv.converters.records import MadeBy, source_record, subject, write_manifest
 from fluxconv.converters.settling import needs_settling, settle
@@ -29,7 +29,6 @@ from fluxconv.converters.stored import component_entries, matches
 from fluxconv.converters.stream import Output, stream_component
 from fluxconv.converters.variant import Variant, hash_file, open_variant
 
-_WORTH_A_NOTE = 5  # seconds of preparing
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -87,14 +86,16 @@ def quantize(
             )
             for item in todo
         ]
-        run = _with_library if engine == "library" else _streamed
-        hashes = run(checkpoint, made, device, progress)
-        if made:
-            source = source_record(checkpoint, plans[0], hashes, progress)
-            progress.start("Hashing", sum(item.nbytes for item in todo))
         # Configs may need the libraries' own classes, which take seconds to import: time to hash.
         with ThreadPoolExecutor(2) as pool:
-            hashed = {file: pool.submit(hash_file, file) for each in made for file in each.weights}
+            if engine == "library":
+                hashes = _with_library(checkpoint, made, device, progress)
+            else:
+                hashes = _streamed(checkpoint, made, device, progress, pool)
+            if made:
+                source = source_record(checkpoint, plans[0], hashes, progress)
+                progress.start("Hashing", sum(item.nbytes for item in todo))
+            hashed = {file: each.hashed(file, pool) for each in made for file in each.weights}
             for each in made:
                 _copy_carried(each)
                 for component in each.done:
@@ -133,6 +134,13 @@ class _Making:
     folder: Path
     journal: Journal
     done: list[ComponentPlan] = field(default_factory=list)
+    _hashed: dict[Path, Future[FileRecord]] = field(default_factory=dict)
+
+    def hashed(self, file: Path, pool: ThreadPoolExecutor) -> Future[FileRecord]:
+        """The hash of a complete file, read back from the start; begun if it is not yet."""
+        if file not in self._hashed:
+            self._hashed[file] = pool.submit(hash_file, file)
+        return self._hashed[file]
 
     @property
     def weights(self) -> list[Path]:
@@ -170,12 +178,17 @@ def _fits(item: VariantPlan, folder: Path, journal: Journal) -> bool:
 
 
 def _streamed(
-    checkpoint: Checkpoint, made: Sequence[_Making], device: str, progress: Progress
+    checkpoint: Checkpoint,
+    made: Sequence[_Making],
+    device: str,
+    progress: Progress,
+    pool: ThreadPoolExecutor,
 ) -> dict[Path, str]:
     """Stream every component into all variants; returns the sha256 of each file read."""
     if not made:
         return {}
-    _prepare(made, device, progress)
+    components = [component for each in made for component in each.plan.components]
+    prepare(components, device, progress)
     names = [component.component for component in made[0].plan.components]
     progress.start("Quantizing", sum(checkpoint.components[name].nbytes for name in names))
     hashes: dict[Path, str] = {}
@@ -190,6 +203,12 @@ def _streamed(
                 outputs.append(Output(component, stack.enter_context(writer), each.journal))
             if outputs:
                 hashes |= stream_component(checkpoint.components[name], outputs, device, progress)
+            if name == names[-1]:  # while leaving this block waits for the disk
+                for each in made:
+                    for component in each.plan.components:
+                        if not needs_settling(component):
+                            for file in component.files:
+                                each.hashed(each.folder / file.name, pool)
         for each in made:
             component = each.plan.components[index]
             if needs_settling(component):
@@ -197,29 +216,6 @@ def _streamed(
             each.done.append(component)
     progress.finish()
     return hashes
-
-
-def _prepare(made: Sequence[_Making], device: str, progress: Progress) -> None:
-    """Do what the backends need done before they can encode; compiling may take a while."""
-    todo: dict[str, Callable[[], object]] = {}
-    for each in made:
-        for component in each.plan.components:
-            todo |= component.backend.preparations(component.tensors, device)
-    if not todo:
-        return
-    progress.start("Preparing encoders", len(todo), "encoders")
-    start = time.monotonic()
-    for name, prepare in todo.items():
-        progress.advance(0, name)
-        prepare()
-        progress.advance(1, name)
-    progress.finish()
-    seconds = time.monotonic() - start
-    if seconds > _WORTH_A_NOTE:
-        progress.note(
-            f"Preparing {len(todo)} encoders took {seconds:.0f} s; what was compiled is kept for "
-            "next time"
-        )
 
 
 def _with_library(

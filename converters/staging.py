@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxconv.converters.errors import BadInput, FluxconvError, OutputExists
@@ -79,6 +79,7 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
     Raises `OutputExists` with the sentence `busy` if another run has it, `BadInput` if it cannot be
     made.
     """
+    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -98,6 +99,9 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
         except BaseException as error:
             if not (resumable and goes_on_after(error)):
                 shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # what was made for it alone; not if something is in it
+                    for parent in missing:
+                        parent.rmdir()
             raise
         shutil.rmtree(folder, ignore_errors=True)
     finally:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -49,10 +50,10 @@ def stream_component(
     infinity, `SourceChanged` if what a journal has was made from other weights.
     """
     reader = ComponentReader(component, pinned=device != "cpu")
-    # Weights side by side, and not the parts of one: torch's own threads wait for one another in a
-    # busy loop, and where the reader or the writer has their core, all takes four times as long.
+    # Pieces side by side, and not on torch's own threads: those wait for one another in a busy
+    # loop, and where the reader or the writer has their core, all takes four times as long.
     encoders = min(cores(), _ENCODERS) if device == "cpu" else 1
-    pending: deque[Future[tuple[int, str]]] = deque()
+    pending: deque[Future[_Step]] = deque()
     with (
         WriteBehind() as writing,
         torch_threads((cores() - 2) // encoders),
@@ -60,32 +61,94 @@ def stream_component(
     ):
         try:
             for read in reader:
-                step = pool.submit(_encode_step, read, component, outputs, device, writing)
+                step = pool.submit(_begin, read, component, outputs, device, writing, pool)
                 pending.append(step)
                 while len(pending) > encoders:
-                    progress.advance(*pending.popleft().result())
+                    progress.advance(*pending.popleft().result().ended())
             while pending:
-                progress.advance(*pending.popleft().result())
+                progress.advance(*pending.popleft().result().ended())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return reader.hashes
 
 
-def _encode_step(
-    read: Read, component: Component, outputs: Sequence[Output], device: str, writing: WriteBehind
-) -> tuple[int, str]:
-    """Encode what became available and hand it to the writer; returns bytes read and the name."""
+@dataclass(frozen=True)
+class _Step:
+    """What became available, on its way: bytes read, the name of the last weight, the pieces."""
+
+    nbytes: int
+    name: str
+    pieces: list[Future[int]]
+
+    def ended(self) -> tuple[int, str]:
+        """Wait for all pieces; raises what any of them raised."""
+        for piece in self.pieces:
+            piece.result()
+        return self.nbytes, self.name
+
+
+def _begin(
+    read: Read,
+    component: Component,
+    outputs: Sequence[Output],
+    device: str,
+    writing: WriteBehind,
+    pool: ThreadPoolExecutor,
+) -> _Step:
+    """Have what became available encoded piece by piece; the last to end hands it back."""
+    pieces: list[Future[int]] = []
+    records: list[Callable[[], None]] = []
     name = ""
-    for name, weight in read.weights:
-        todo = [each for each in outputs if not _is_done(each, name, read.digest)]
-        if todo:
-            _check_finite(weight, name, component.path)
-            on_device = weight.to(device, non_blocking=True)
-        for output in todo:
-            _encode_and_write(output, name, on_device, read.digest, writing)
+    try:
+        for name, weight in read.weights:
+            todo = [each for each in outputs if not _is_done(each, name, read.digest)]
+            if todo:
+                _check_finite(weight, name, component.path)
+                on_device = weight.to(device, non_blocking=True)
+            for output in todo:
+                sizes: dict[str, int] = {}
+                jobs = _jobs(output, name, on_device, sizes, writing)
+                begun = [pool.submit(job) for job in jobs]
+                records.append(partial(_record, output, name, read.digest, begun, sizes))
+                pieces += begun
+    finally:
+        _after(pieces, partial(_end, pieces, records, read, writing))
+    return _Step(read.nbytes, name, pieces)
+
+
+def _after(pieces: Sequence[Future[int]], then: Callable[[], None]) -> None:
+    """Call `then` when all pieces have ended, in the thread of the last one."""
+    left, lock = len(pieces), threading.Lock()
+
+    def ended(piece: Future[int]) -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            last = not left
+        if last:
+            then()
+
+    for piece in pieces:
+        piece.add_done_callback(ended)
+    if not pieces:
+        then()
+
+
+def _end(
+    pieces: Sequence[Future[int]],
+    records: Sequence[Callable[[], None]],
+    read: Read,
+    writing: WriteBehind,
+) -> None:
+    """Behind the pieces, whatever became of them, the reader gets its memory back: it must not wait
+    for room where nobody waits for it."""
+    if any(piece.cancelled() or piece.exception() for piece in pieces):
+        read.release()
+        return
+    for record in records:
+        writing.put(0, record)
     writing.put(0, read.release)
-    return read.nbytes, name
 
 
 def _is_done(output: Output, weight: str, digest: str) -> bool:
@@ -98,25 +161,42 @@ def _is_done(output: Output, weight: str, digest: str) -> bool:
     return before is not None
 
 
-def _encode_and_write(
-    output: Output, source: str, weight: torch.Tensor, digest: str, writing: WriteBehind
-) -> None:
-    plan, sizes, total = output.plan, {}, 0
+def _jobs(
+    output: Output,
+    source: str,
+    weight: torch.Tensor,
+    sizes: dict[str, int],
+    writing: WriteBehind,
+) -> Iterator[Callable[[], int]]:
+    """Each encodes a piece of the weight, hands it to the writer and returns its bytes; true sizes
+    that the plan could only bound go into `sizes`."""
+    plan = output.plan
+
+    def encode(planned: PlannedTensor, piece: torch.Tensor, start: int) -> int:
+        encoded, total = encode_target(plan.backend, planned, piece), 0
+        for stored in planned.stored:
+            data = encoded.pop(stored.name)
+            at = start * stored.nbytes // planned.target.shape[0]
+            _check_size(stored, data.nbytes, piece.shape[0], planned)
+            if not stored.settled:
+                sizes[stored.name] = data.nbytes
+            writing.put(data.nbytes, partial(_write, output.writer, stored.name, data, at))
+            total += data.nbytes
+        if encoded:
+            raise RuntimeError(f"{planned.name}: not in the plan: {', '.join(encoded)}")
+        return total
+
     for planned, part, row in plan.by_source[source]:
         for piece, start in _pieces(plan, planned, weight[part.start : part.stop]):
-            encoded = encode_target(plan.backend, planned, piece)
-            for stored in planned.stored:
-                data = encoded.pop(stored.name)
-                at = (row + start) * stored.nbytes // planned.target.shape[0]
-                _check_size(stored, data.nbytes, piece.shape[0], planned)
-                if not stored.settled:
-                    sizes[stored.name] = data.nbytes
-                writing.put(data.nbytes, partial(_write, output.writer, stored.name, data, at))
-                total += data.nbytes
-            if encoded:
-                raise RuntimeError(f"{planned.name}: not in the plan: {', '.join(encoded)}")
-    writing.put(0, partial(output.journal.add, plan.component, source, digest, total, sizes))
-    writing.put(0, partial(output.journal.sync, output.writer.sync))
+            yield partial(encode, planned, piece, row + start)
+
+
+def _record(
+    output: Output, source: str, digest: str, pieces: Sequence[Future[int]], sizes: dict[str, int]
+) -> None:
+    total = sum(piece.result() for piece in pieces)
+    output.journal.add(output.plan.component, source, digest, total, sizes)
+    output.journal.sync(output.writer.sync)
 
 
 def _pieces(

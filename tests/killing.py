@@ -21,14 +21,14 @@ def make(source: str, backends: list[list[Any]], output: str, encoded: str) -> N
     from fluxconv.converters import open_checkpoint, quantize, stream
     from fluxconv.converters.backends import get_backend
 
-    real = stream._encode_and_write
+    real = stream._jobs
 
-    def noting(out: Any, weight: str, *rest: Any) -> None:
+    def noting(out: Any, weight: str, *rest: Any) -> Any:
         with Path(encoded).open("a") as notes:
             notes.write(f"{out.plan.backend.label} {out.plan.component} {weight}\n")
-        real(out, weight, *rest)
+        return real(out, weight, *rest)
 
-    stream._encode_and_write = noting
+    stream._jobs = noting  # type: ignore[assignment]
     chosen = [get_backend(name).configured(options) for name, options in backends]
     quantize(open_checkpoint(source), chosen, Path(output))
 

@@ -67,8 +67,7 @@ def encode(
         if counted is not None and found.weighted:
             place = torch.arange(start, start + found.blocks, device=weight.device)
             inputs.append(counted[place % len(counted)])
-        with torch.no_grad():
-            encoded[start : start + len(part)] = found.run(*inputs)[: len(part)]
+        found.run(encoded[start : start + len(part)], *inputs)
 
     _in_threads(work, range(0, len(blocks), found.blocks))
     return encoded.view(rows, kind.row_bytes(columns))
@@ -105,7 +104,7 @@ def _filled(blocks: torch.Tensor, count: int) -> torch.Tensor:
     import torch
 
     if len(blocks) == count:
-        return blocks.to(torch.float32)
+        return blocks.to(torch.float32).contiguous()
     filled = blocks.new_zeros((count, blocks.shape[1]), dtype=torch.float32)
     filled[: len(blocks)] = blocks
     return filled

@@ -1,24 +1,22 @@
-"""The searches, compiled once by torch for this machine, or as they are where nothing compiles.
+"""The searches, compiled by torch for this machine, or as they are where nothing compiles.
 
 torch's compiler turns a search into C++ (on a GPU into Triton) and calls the system's compiler,
-which takes seconds; what it made lies in a cache folder, and the next process only loads it. Both
-ways give the same numbers but for the order of sums. `FLUXCONV_COMPILE=0` stays with torch's own
-operations, which are many times slower on a CPU.
+which takes seconds; what it made lies in a cache folder, and the next process only loads it (see
+`ahead.py`). Both ways give the same numbers but for how sums are rounded. `FLUXCONV_COMPILE=0`
+stays with torch's own operations, which are many times slower on a CPU.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxconv.converters.gguf.encoders.types import Effort, Encoder, encoder
+from fluxconv.converters.gguf.encoders.ahead import compiled, compiling
+from fluxconv.converters.gguf.encoders.types import ENCODERS, Effort, Encoder, encoder
 from fluxconv.converters.gguf.types import TYPES, BlockType
 
 if TYPE_CHECKING:
@@ -26,18 +24,17 @@ if TYPE_CHECKING:
 
 # A GPU needs many weights to be busy; for a CPU, see `Encoder.chunk`.
 _CHUNK_ON_GPU = 1 << 20
-# One thread: weights are encoded side by side instead. The wrapper in C++ lets go of the
-# interpreter's lock, so that they can be. What the processor says of its vectors is believed
-# without a trial in four other processes. And fp16 is to mean fp16 even where nothing is stored.
-_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "cpu": {
-        "cpp.threads": 1,
-        "cpp_wrapper": True,
-        "cpp.vec_isa_ok": True,
-        "emulate_precision_casts": True,
-    },
-    "cuda": {"emulate_precision_casts": True},
+# One thread: weights are encoded side by side instead. What the processor says of its vectors is
+# believed without a trial in four other processes. And fp16 is to mean fp16 even where nothing is
+# stored.
+_ON_CPU: dict[str, Any] = {
+    "cpp.threads": 1,
+    "cpp.vec_isa_ok": True,
+    "emulate_precision_casts": True,
 }
+# A product and a sum are rounded once where that is quicker, unless the bytes are to be gguf-py's.
+_SEARCHING = {"cpp.enable_floating_point_contract_flag": "fast"}
+_ON_GPU = {"emulate_precision_casts": True}
 
 _kernels: dict[tuple[Encoder, bool, bool, str, bool], Kernel] = {}
 _lock = threading.Lock()
@@ -46,10 +43,11 @@ _failure: str | None = None
 
 @dataclass(frozen=True)
 class Kernel:
-    """`run` takes `blocks` blocks of weights, fp32 (blocks, weights of a block), and as many
-    importances if it is `weighted`, and gives their bytes, uint8 (blocks, bytes of a block)."""
+    """`run` takes where to put the bytes, uint8 (up to `blocks` rows, bytes of a block), `blocks`
+    blocks of weights, fp32 (blocks, weights of a block), and as many importances if it is
+    `weighted`. All contiguous."""
 
-    run: Callable[..., torch.Tensor]
+    run: Callable[..., None]
     blocks: int
     weighted: bool
 
@@ -68,7 +66,7 @@ def kernel(
     and gives torch's own operations.
     """
     found = encoder(type_name, effort, searching=weighted or unbiased)
-    compiles = found.compiles and _failure is None and os.environ.get("FLUXCONV_COMPILE") != "0"
+    compiles = _failure is None and os.environ.get("FLUXCONV_COMPILE") != "0"
     key = (found, weighted and found.searches, unbiased and found.searches, device, compiles)
     if key not in _kernels:
         with _lock:
@@ -91,10 +89,16 @@ def _made(
         return encoder.encode(inputs[0], inputs[1] if weighted else None, unbiased=unbiased)
 
     count = (encoder.chunk if device == "cpu" else _CHUNK_ON_GPU) // kind.weights
+    shape = (count, kind.weights)
     if not compiles:
-        return Kernel(search, count, weighted)
+        return Kernel(_plain(search), count, weighted)
     try:
-        made = _compiled(search, 1 + weighted, (count, kind.weights), device)
+        if device == "cpu":
+            level = next(level for level, each in ENCODERS[kind.name].items() if each == encoder)
+            name = f"{kind.name}-{level}{'-weighted' * weighted}{'-unbiased' * unbiased}"
+            options = _ON_CPU | (_SEARCHING if encoder.searches else {})
+            return Kernel(compiled(name, search, 1 + weighted, shape, options), count, weighted)
+        return Kernel(_plain(_on_gpu(search, 1 + weighted, shape, device)), count, weighted)
     except Exception as error:  # noqa: BLE001 - whatever keeps torch from compiling
         _failure = str(error).strip().partition("\n")[0] or type(error).__name__
         warnings.warn(
@@ -103,11 +107,20 @@ def _made(
             RuntimeWarning,
             stacklevel=4,
         )
-        return Kernel(search, count, weighted)
-    return Kernel(made, count, weighted)
+        return Kernel(_plain(search), count, weighted)
 
 
-def _compiled(
+def _plain(search: Callable[..., torch.Tensor]) -> Callable[..., None]:
+    def run(into: torch.Tensor, *inputs: torch.Tensor) -> None:
+        import torch
+
+        with torch.no_grad():
+            into.copy_(search(*inputs)[: len(into)])
+
+    return run
+
+
+def _on_gpu(
     search: Callable[..., torch.Tensor], inputs: int, shape: tuple[int, int], device: str
 ) -> Callable[..., torch.Tensor]:
     import torch
@@ -122,30 +135,11 @@ def _compiled(
     # here, and refuses to run what is compiled while another thread compiles. What the compiler
     # caches by comes from the context.
     context = TracingContext(FakeTensorMode(shape_env=ShapeEnv()))
-    with _cache_folder(), torch.no_grad():
+    with compiling(), torch.no_grad():
         graph = make_fx(search)(*example)
         with tracing(context):
             made: Callable[..., torch.Tensor] = torch._inductor.compile(
-                graph, list(example), options=dict(_OPTIONS[device])
+                graph, list(example), options=dict(_ON_GPU)
             )
         made(*example)
     return made
-
-
-@contextmanager
-def _cache_folder() -> Iterator[None]:
-    """Compiled code goes where it outlives a restart, unless the user has chosen a place. (torch
-    itself sets the variable to a temporary folder when its compiler is imported.)"""
-    name = "TORCHINDUCTOR_CACHE_DIR"
-    before = os.environ.get(name)
-    if before and not before.startswith(str(Path(tempfile.gettempdir(), "torchinductor_"))):
-        yield
-        return
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    os.environ[name] = str(Path(base) / "fluxconv" / "kernels")
-    try:
-        yield
-    finally:
-        os.environ[name] = before or ""
-        if not before:
-            del os.environ[name]

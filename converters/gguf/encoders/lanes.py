@@ -42,19 +42,21 @@ def best_of(errors: torch.Tensor, *choices: torch.Tensor) -> tuple[torch.Tensor,
     of equals: (groups, subs, LANES)."""
     import torch
 
-    count = errors.shape[2]
-    number = torch.arange(count, dtype=torch.float32, device=errors.device).view(1, 1, -1, 1)
-    found = errors == errors.amin(2, keepdim=True)
-    first = torch.where(found, number, count).amin(2, keepdim=True)
-    chosen = settled((number == first).to(torch.float32))
-    return tuple(settled((chosen * choice).sum(2)) for choice in choices)
+    least, *found = (each[:, :, 0] for each in (errors, *choices))
+    for number in range(1, errors.shape[2]):
+        better = errors[:, :, number] < least
+        least = torch.where(better, errors[:, :, number], least)
+        pairs = zip(found, choices, strict=True)
+        found = [torch.where(better, new[:, :, number], old) for old, new in pairs]
+    return tuple(map(settled, found))
 
 
 def inverse(numbers: torch.Tensor) -> torch.Tensor:
-    """1 / numbers, and 0 for 0."""
+    """1 / numbers, and 0 where that is too large for fp32."""
     import torch
 
-    return torch.where(numbers != 0, 1 / numbers, 0)
+    found = 1 / numbers
+    return torch.where(found.abs() < torch.inf, found, 0)
 
 
 def bounded(numbers: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -63,6 +65,15 @@ def bounded(numbers: torch.Tensor, low: float, high: float) -> torch.Tensor:
 
     numbers = torch.where(numbers < low, low, numbers)
     return torch.where(numbers > high, high, numbers)
+
+
+def levelled(numbers: torch.Tensor, most: int) -> torch.Tensor:
+    """Rounded to whole numbers from 0 to `most`.
+
+    In the five instructions that this takes with `relu`: comparing, which `clamp` compiles to for
+    the sake of NaN, takes nine.
+    """
+    return (most - (most - numbers).round().relu()).relu()
 
 
 def fp16(numbers: torch.Tensor) -> torch.Tensor:

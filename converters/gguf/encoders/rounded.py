@@ -31,14 +31,13 @@ def eight_bits(x: torch.Tensor) -> torch.Tensor:
     |---|---|
     | 2 | fp16 `d`: the largest magnitude / 127 |
     | 32 | int8 q |
-
-    In few operations, for this one is not compiled.
     """
     import torch
 
-    scale = _held(_divided(torch.maximum(x.amax(1), -x.amin(1)).abs(), 127))
+    scale = _held(_divided(x.abs().amax(1), 127))
     scaled = x * _inverse(scale).unsqueeze(1)
-    rounded = scaled.add_(scaled.sign(), alpha=_HALF).clamp_(-127.5, 127.5).to(torch.int8)
+    away = scaled + torch.where(scaled < 0, -_HALF, _HALF)
+    rounded = settled(bounded(away, -127.5, 127.5).to(torch.int8))
     return _joined(_half(scale), rounded.view(torch.int16))
 
 

@@ -39,6 +39,7 @@ from fluxconv.converters.gguf.encoders.lanes import (
     column,
     fp16,
     inverse,
+    levelled,
     settled,
 )
 
@@ -133,7 +134,7 @@ def _done(
     nudged: bool,
 ) -> Fit:
     if nudged:
-        pairs = tuple(product(BESIDE, BESIDE))
+        pairs = tuple(pair for pair in product(BESIDE, BESIDE) if 1 in pair)
         near = fp16(d.unsqueeze(2) * column(tuple(pair[0] for pair in pairs), d))
         near_min = fp16(dmin.unsqueeze(2) * column(tuple(pair[1] for pair in pairs), d))
         errors = _sub_errors(weights, near * s.unsqueeze(2), near_min * m.unsqueeze(2))
@@ -146,7 +147,7 @@ def _sub_errors(weights: _Weights, scale: torch.Tensor, minimum: torch.Tensor) -
     scale, minimum = settled(scale), settled(minimum)
     factor = settled(inverse(scale))
     above = weights.x.unsqueeze(2) + minimum.unsqueeze(3)
-    q = bounded((above * factor.unsqueeze(3)).round(), 0, weights.most)
+    q = levelled(above * factor.unsqueeze(3), weights.most)
     off = above - scale.unsqueeze(3) * q
     squares = off * off
     return settled((squares if weights.w is None else squares * weights.w.unsqueeze(2)).sum(3))
@@ -163,23 +164,25 @@ def _sub_blocks(
     if below_zero:
         low = settled(low.clamp(max=0))
     pairs = tuple(product(search.stretches, search.shifts))
-    stretch = column(tuple(pair[0] for pair in pairs), x)
-    shift = column(tuple(pair[1] for pair in pairs), x)
-    step = settled((high - low) / most).unsqueeze(2)
-    scale = settled((high.unsqueeze(2) - low.unsqueeze(2) - shift * step) / (most + stretch))
-    minimum = settled(-low.unsqueeze(2) - shift * step)
-    gain = torch.zeros_like(scale)
+    factors = tuple((most + stretch) / (1 - shift / most) for stretch, shift in pairs)
+    shifts = tuple(shift / most * each for (_, shift), each in zip(pairs, factors, strict=True))
+    scale = minimum = gain = torch.empty(0)
+    factor = settled(column(factors, x) * settled(inverse(high - low)).unsqueeze(2))
+    offset = settled(-low.unsqueeze(2) * factor - column(shifts, x))
     for number in range(1 + search.repeats):
+        if number:
+            factor = settled(inverse(scale))
+            offset = settled(minimum * factor)
         stored = number == search.repeats and not below_zero
-        scale, minimum, gain = _solved(weights, scale, minimum, below_zero, stored)
+        scale, minimum, gain = _solved(weights, factor, offset, below_zero, stored)
     best, lowest = best_of(settled(torch.where(scale >= 0, -gain, 3e38)), scale, minimum)
     return best, lowest
 
 
 def _solved(
     weights: _Weights,
-    scale: torch.Tensor,
-    minimum: torch.Tensor,
+    factor: torch.Tensor,
+    offset: torch.Tensor,
     below_zero: bool,
     stored: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -188,41 +191,32 @@ def _solved(
     import torch
 
     each = weights.x.unsqueeze(2)
-    factor = settled(inverse(scale))
-    offset = settled(minimum * factor)
-    q = bounded((each * factor.unsqueeze(3) + offset.unsqueeze(3)).round(), 0, weights.most)
+    q = levelled(each * factor.unsqueeze(3) + offset.unsqueeze(3), weights.most)
     wq = q if weights.w is None else q * weights.w.unsqueeze(2)
     sum_q, qq, qx = settled(wq.sum(3)), settled((wq * q).sum(3)), settled((wq * each).sum(3))
     sum_w, sum_x = weights.sum_w.unsqueeze(2), weights.sum_x.unsqueeze(2)
     determinant = sum_w * qq - sum_q * sum_q
-    # All q alike: only one of the two numbers can be found.
-    regular = settled(determinant > 1e-6 * sum_w * qq)
-    over = settled(torch.where(regular, 1 / determinant, 0))
-    new_scale = torch.where(
-        regular, (sum_w * qx - sum_x * sum_q) * over, torch.where(qq > 0, qx * inverse(qq), 0)
-    )
-    mean = sum_x * inverse(sum_w)
-    new_minimum = torch.where(
-        regular, (qx * sum_q - qq * sum_x) * over, torch.where(qq > 0, 0, -mean)
-    )
+    lift = qx * sum_q - qq * sum_x
+    # All q alike, or a minimum that would be below zero: only the scale can be found.
+    both = determinant > 1e-6 * sum_w * qq
+    flat = -sum_x * inverse(sum_w)
     if below_zero:
-        outside = new_minimum < 0
-        new_scale = torch.where(outside & regular, qx * inverse(qq), new_scale)
-        new_minimum = torch.where(outside, 0, new_minimum)
-    if stored:
-        new_scale, new_minimum = fp16(new_scale), fp16(new_minimum)
-    else:
-        new_scale, new_minimum = settled(new_scale), settled(new_minimum)
-    explained = 2 * (new_scale * qx - new_minimum * sum_x)
-    size = new_scale * (new_scale * qq - 2 * new_minimum * sum_q) + new_minimum**2 * sum_w
-    return new_scale, new_minimum, settled(explained - size)
+        both = both & (lift >= 0)
+        flat = flat.relu()
+    over = settled(inverse(torch.where(both, determinant, qq)))
+    scale = torch.where(both, sum_w * qx - sum_x * sum_q, qx) * over
+    minimum = torch.where(both, lift * over, torch.where(qq > 0, 0, settled(flat)))
+    held = fp16 if stored else settled
+    scale, minimum = held(scale), held(minimum)
+    explained = 2 * (scale * qx - minimum * sum_x)
+    size = scale * (scale * qq - 2 * minimum * sum_q) + minimum**2 * sum_w
+    return scale, minimum, settled(explained - size)
 
 
 def _q(weights: _Weights, scale: torch.Tensor, minimum: torch.Tensor) -> torch.Tensor:
     factor = settled(inverse(settled(scale)))
     offset = settled(minimum * factor)
-    steps = weights.x * factor.unsqueeze(2) + offset.unsqueeze(2)
-    return bounded(steps.round(), 0, weights.most)
+    return levelled(weights.x * factor.unsqueeze(2) + offset.unsqueeze(2), weights.most)
 
 
 def _sums(weights: _Weights, scale: torch.Tensor, minimum: torch.Tensor) -> _Sums:
@@ -232,7 +226,7 @@ def _sums(weights: _Weights, scale: torch.Tensor, minimum: torch.Tensor) -> _Sum
 
 
 def _whole(numbers: torch.Tensor, largest: int) -> torch.Tensor:
-    return settled(bounded(numbers.round(), 0, largest))
+    return settled(levelled(numbers, largest))
 
 
 def _neighbours(
@@ -247,11 +241,11 @@ def _neighbours(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The pairs of integers of least error."""
     pairs = tuple(product(*steps))
-    scales = settled((s.unsqueeze(2) + column(tuple(p[0] for p in pairs), d)).clamp(0, largest))
+    scales = settled(levelled(s.unsqueeze(2) + column(tuple(p[0] for p in pairs), d), largest))
     mean_q = sums.q * inverse(weights.sum_w)
     slope = settled(d * mean_q * inverse(dmin)).unsqueeze(2)
-    along = (m.unsqueeze(2) + (scales - s.unsqueeze(2)) * slope).round()
-    minima = settled((along + column(tuple(p[1] for p in pairs), d)).clamp(0, largest))
+    along = m.unsqueeze(2) + (scales - s.unsqueeze(2)) * slope
+    minima = settled(levelled(along + column(tuple(p[1] for p in pairs), d), largest))
     errors = _sub_errors(weights, d.unsqueeze(2) * scales, dmin.unsqueeze(2) * minima)
     best, lowest = best_of(errors, scales, minima)
     return best, lowest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -22,10 +22,6 @@ class Encoder(Protocol):
     @property
     def searches(self) -> bool:
         """Whether it takes notice of importances and of `unbiased`."""
-
-    @property
-    def compiles(self) -> bool:
-        """Whether compiling it is worth the seconds that even loading what is compiled takes."""
 
     @property
     def chunk(self) -> int:
@@ -48,7 +44,6 @@ class Scaled:
     subs: int = 1
     largest: int = 0
     searches: bool = True
-    compiles: bool = True
     chunk: int = 1 << 16
 
     def encode(
@@ -72,7 +67,6 @@ class Stepped:
     subs: int = 1
     largest: int = 0
     searches: bool = True
-    compiles: bool = True
     chunk: int = 1 << 16
 
     def encode(
@@ -92,7 +86,6 @@ class Rounded:
 
     round: Callable[[torch.Tensor], torch.Tensor]
     searches: bool = False
-    compiles: bool = True
     chunk: int = 1 << 18
 
     def encode(
@@ -125,10 +118,8 @@ _WIDE = 1 << 17  # for searches that hold little
 _ONE = (0, -1, 1)
 _TWO = (0, -1, 1, -2, 2)
 
-_K_FAST = stepped.Search(_even(-0.6, 0.6, 5), (-0.3, 0, 0.3), windows=((_ONE, _ONE),), nudged=False)
-_K_BEST = stepped.Search(
-    _even(-0.6, 0.6, 7), (-0.3, 0, 0.3), windows=((_TWO, _ONE), (_ONE, _ONE), (_ONE, _ONE))
-)
+_K_FAST = stepped.Search(_even(-0.8, 0.8, 5), (-0.4, 0, 0.4), windows=((_ONE, _ONE),), nudged=False)
+_K_BEST = replace(_K_FAST, windows=(((0,), _ONE), (_TWO, _ONE), (_ONE, (0,))), nudged=True)
 _LONE = stepped.Search(_even(-0.8, 0.8, 7), _even(-0.4, 0.4, 5), repeats=1)
 _Q2_K = partial(Stepped, blocks.q2_k, 3, subs=16, largest=15)
 _Q4_K = partial(Stepped, blocks.q4_k, 15, subs=8, largest=63)
@@ -145,7 +136,7 @@ _Q6_K_BEST = scaled.Search(_both(32, -0.6, 0.6, 3), (-1 / 1.1, -1 / 1.15), (tupl
 _IQ4_PEAKS = (*_even(-141, -100, 9), *_even(90, 125, 9))
 _IQ4_XS = partial(Scaled, blocks.iq4_xs, blocks.IQ4, subs=8, largest=32)
 _IQ4_NL = Scaled(blocks.iq4_nl, blocks.IQ4, scaled.Search(_IQ4_PEAKS))
-_Q8_0 = Rounded(rounded.eight_bits, compiles=False, chunk=1 << 19)
+_Q8_0 = Rounded(rounded.eight_bits)
 
 #: By type and effort.
 ENCODERS: Mapping[str, Mapping[Effort, Encoder]] = {
