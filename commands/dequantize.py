@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from fluxconv.commands.options import base_option
 from fluxconv.commands.output import Output, output_options
 
 
@@ -15,7 +14,12 @@ from fluxconv.commands.output import Output, output_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write."
 )
-@base_option
+@click.option(
+    "--base",
+    metavar="PIPELINE",
+    help="The pipeline that a single file belongs to, a folder or OWNER/NAME[@REVISION]; the rest "
+    "is taken from it.",
+)
 @output_options
 def command(out: Output, variant: Path, output: Path, base: str | None) -> None:
     """Decode VARIANT, or a single GGUF or float8 file, back to a plain bf16 checkpoint."""
@@ -31,7 +35,7 @@ def command(out: Output, variant: Path, output: Path, base: str | None) -> None:
             file = open_source(str(variant), base=base, allow_requantize=True, progress=progress)
             made = dequantize_file(file, output, progress=progress)
     elif base is not None:
-        raise UsageError("--base: only a single file has one")
+        raise UsageError(f"--base: {variant} is a folder, and only a single file takes one")
     else:
         opened = open_variant(variant)
         with out.progress() as progress:

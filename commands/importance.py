@@ -11,6 +11,7 @@ from fluxconv.commands.options import (
     checkpoint_argument,
     choose_device,
     device_option,
+    requantize_option,
     revision_option,
 )
 from fluxconv.commands.output import Output, output_options
@@ -42,6 +43,7 @@ _PATCH = 16
 @click.option("--overwrite", is_flag=True, help="Replace the importance file if it is there.")
 @revision_option
 @base_option
+@requantize_option
 @device_option
 @output_options
 def command(
@@ -56,6 +58,7 @@ def command(
     overwrite: bool,
     revision: str | None,
     base: str | None,
+    allow_requantize: bool,
     device: str,
 ) -> None:
     """Measure which input channels of each layer matter, by drawing with CHECKPOINT.
@@ -63,12 +66,15 @@ def command(
     `fluxconv quantize --importance FILE` then spends its bits where they count.
     """
     from fluxconv.converters.importance import importance_digest
+    from fluxconv.converters.importance.own_file import check_free
+    from fluxconv.converters.load import require_pipeline
     from fluxconv.hub.sources import open_source
     from fluxconv.validators.calibration import calibration_settings
     from fluxconv.validators.importance import measure_importance
 
     if size is not None and size % _PATCH:
         raise UsageError(f"--size {size}: must be a multiple of {_PATCH}")
+    check_free(output, overwrite=overwrite)  # before torch, and any download
     overrides = {
         "steps": steps,
         "height": size,
@@ -76,7 +82,14 @@ def command(
         "seeds": None if seed is None else (seed,),
     }
     with out.progress() as progress:
-        source = open_source(checkpoint, revision=revision, base=base, progress=progress)
+        source = open_source(
+            checkpoint,
+            revision=revision,
+            base=base,
+            allow_requantize=allow_requantize,
+            progress=progress,
+        )
+        require_pipeline(source)
         settings = calibration_settings(source.root, overrides, prompts, limit)
         found = measure_importance(
             source,
@@ -94,5 +107,6 @@ def command(
         "steps": settings.steps,
         "seed": settings.seeds[0],
     }
-    out.note(f"{len(found)} layers, measured on {len(settings.prompts)} prompts")
+    count = len(settings.prompts)
+    out.note(f"{len(found)} layers, measured on {count} prompt{'' if count == 1 else 's'}")
     out.result(data, lambda: out.line(str(output)))

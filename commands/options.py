@@ -13,6 +13,10 @@ from fluxconv.converters.errors import MissingRequirement, UsageError, nearest
 if TYPE_CHECKING:
     from fluxconv.converters.backends import Backend
 
+#: Settings with flags of their own; of the first two there may be several, for every backend alike.
+_LISTS = {"skip": "--skip", "tensor_types": "--tensor-type"}
+_FLAGS = {**_LISTS, "effort": "--effort", "importance": "--importance"}
+
 DEFAULT_CHECKPOINT = "black-forest-labs/FLUX.1-dev"
 
 checkpoint_argument = click.argument(
@@ -59,7 +63,8 @@ _SETTINGS = (
         "tensor_types",
         multiple=True,
         metavar="REGEX=TYPE",
-        help="GGUF: store tensors whose name matches as TYPE; the first match wins.",
+        help="GGUF: store tensors as TYPE whose name in the file matches, or the name of a module "
+        "of the source that is in them; the first match wins. `plan --tensors` shows which.",
     ),
     click.option(
         "--effort",
@@ -93,7 +98,38 @@ overwrite_option = click.option(
 endpoint_option = click.option(
     "--endpoint", metavar="URL", help="The Hub to talk to (default: HF_ENDPOINT, else the Hub)."
 )
-variants_argument = click.argument("variants", nargs=-1, required=True, metavar="VARIANT...")
+offload_option = click.option(
+    "--offload",
+    type=click.Choice(["model", "group"]),
+    help="Keep weights in main memory and bring them to the GPU when needed: one model at a time "
+    "(model) or one layer at a time (group).",
+)
+_DRAWING = (
+    click.option("--steps", type=int, help="Denoising steps."),
+    click.option("--height", type=int, help="Pixels."),
+    click.option("--width", type=int, help="Pixels."),
+    click.option("--guidance", type=float, help="Guidance scale."),
+    click.option("--max-sequence-length", type=int, help="Tokens that T5 reads."),
+)
+
+
+def _without_comparisons(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """`OUT/*` names the comparison that `validate` wrote beside the variants, too."""
+    found = tuple(path for path in given if not (Path(path) / "comparison.json").is_file())
+    if given and not found:
+        raise UsageError(f"{given[0]}: is a comparison of variants; name the variants themselves")
+    return found
+
+
+variants_argument = click.argument(
+    "variants",
+    nargs=-1,
+    required=True,
+    metavar="VARIANT...",
+    callback=_without_comparisons,
+)
 
 
 def choose_device(wanted: str) -> str:
@@ -110,6 +146,13 @@ def choose_device(wanted: str) -> str:
             "of torch on a machine that has one"
         )
     return "cpu"
+
+
+def drawing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How a picture is drawn: keys of `Settings`, None where the user does not say."""
+    for option in reversed(_DRAWING):
+        command = option(command)
+    return command
 
 
 def backend_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,9 +173,11 @@ def chosen_backends(
     """The backends asked for, with their settings.
 
     A setting without a backend's name goes to every backend of the command that has it. Raises
-    `UnknownBackend`, `UsageError`, and `BadInput` for an importance file that is none.
+    `UnknownBackend`, `UsageError`, also for a setting that none of them heeds, and `BadInput` for
+    an importance file that is none.
     """
     from fluxconv.converters.backends import choose_backends
+    from fluxconv.converters.backends.options import parse_options
 
     backends = choose_backends(names)
     given: dict[str, dict[str, Any]] = {backend.name: {} for backend in backends}
@@ -140,7 +185,7 @@ def chosen_backends(
         key, separator, value = text.partition("=")
         if not separator:
             raise UsageError(f"--option {text}: give KEY=VALUE")
-        flag = {"skip": "--skip", "tensor_types": "--tensor-type"}.get(key.rpartition(":")[2])
+        flag = _FLAGS.get(key) or _LISTS.get(key.rpartition(":")[2])
         if flag:
             raise UsageError(f"--option {key}: give {flag} instead")
         for name in _addressed(key, backends):
@@ -157,7 +202,14 @@ def chosen_backends(
             raise UsageError(unfit)
         for backend in having if wanted else ():
             given[backend.name].setdefault(key, wanted)
-    return choose_backends([backend.configured(given[backend.name]) for backend in backends])
+    made = [backend.configured(given[backend.name]) for backend in backends]
+    heeded = {key for each in made for key in each.options.changed()}
+    for each in backends:
+        asked = parse_options(type(each.options), given[each.name], each.name).changed()
+        for key in asked.keys() - heeded:
+            flag = _FLAGS.get(key, f"--option {key}")
+            raise UsageError(f"{each.name}: {flag} changes no byte of its files; leave it out")
+    return choose_backends(made)
 
 
 def _addressed(key: str, backends: tuple[Backend, ...]) -> list[str]:

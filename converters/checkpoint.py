@@ -10,7 +10,7 @@ from typing import Any
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.component import Component
 from fluxconv.converters.errors import CheckpointNotFound, NotACheckpoint, UsageError
-from fluxconv.converters.manifest import MANIFEST_NAME
+from fluxconv.converters.manifest import MANIFEST_NAME, read_manifest
 from fluxconv.converters.opened import (
     CARRIED,
     CARRIED_FILES,
@@ -28,6 +28,7 @@ from fluxconv.converters.sources.folder import (
 )
 from fluxconv.converters.sources.gguf_file import open_gguf_file
 from fluxconv.converters.sources.single_file import BaseConfig, open_single_file
+from fluxconv.converters.visible import visible
 
 __all__ = [
     "CARRIED",
@@ -177,6 +178,7 @@ def _in_place(lone: Checkpoint, base: Path) -> Checkpoint:
     if lone.is_pipeline:
         raise UsageError(f"--base: {lone.opening.path} is a whole pipeline and needs no other")
     (component,) = lone.components.values()
+    _refuse_variant(base, but=component.name)
     whole = _open_pipeline(_pipeline_folder(base), lone.opening, without=component.name)
     if component.path.is_dir():
         theirs = _base_config(base, component.name)
@@ -197,6 +199,19 @@ def _in_place(lone: Checkpoint, base: Path) -> Checkpoint:
         components={name: components[name] for name in ARCHITECTURES if name in components},
         base=base.name,
     )
+
+
+def _refuse_variant(base: Path, but: str) -> None:
+    """Raise `NotACheckpoint` if `base` is a variant that has more than the component `but`
+    quantized."""
+    if not (base / MANIFEST_NAME).is_file():
+        return
+    manifest = read_manifest(base)
+    for name in manifest.components.keys() - {but}:
+        raise NotACheckpoint(
+            f"--base {base}: is a {manifest.backend} variant, its {name} quantized; give the "
+            f"pipeline it was made from, {visible(manifest.source.id)}"
+        )
 
 
 def _base_config(base: Path | str | None, component: str) -> BaseConfig | None:

@@ -13,12 +13,14 @@ from fluxconv.converters import safetensors_header
 from fluxconv.converters.architectures import Architecture, TensorSpec
 from fluxconv.converters.backends.base import plain
 from fluxconv.converters.checkpoint import Checkpoint, Component
+from fluxconv.converters.errors import BadWeight
 from fluxconv.converters.layout import LayoutWriter
 from fluxconv.converters.progress import Progress, Silent
 from fluxconv.converters.staging import staged
 from fluxconv.converters.stored import decode_component
 from fluxconv.converters.stream import as_bytes
 from fluxconv.converters.variant import Variant
+from fluxconv.converters.visible import visible_path
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +30,8 @@ def dequantize(variant: Variant, output: Path, *, progress: Progress | None = No
     """Write the variant's weights, decoded, as a bf16 checkpoint at `output`; returns it.
 
     Streams tensor by tensor. The result opens with `FluxPipeline.from_pretrained`. Raises
-    `OutputExists`, `MalformedFile`, `NotAVariant`.
+    `OutputExists`, `MalformedFile`, `NotAVariant`, and `BadWeight` for a weight that decodes to NaN
+    or infinity.
     """
     progress = progress or Silent()
     plans = variant.component_plans()
@@ -46,7 +49,7 @@ def dequantize(variant: Variant, output: Path, *, progress: Progress | None = No
         (folder / "README.md").write_text(text, "utf-8")
         for plan in plans.values():
             decoded = decode_component(variant.root, plan)
-            part = _Part(plan.architecture, plan.config, plan.specs, decoded)
+            part = _Part(variant.root, plan.architecture, plan.config, plan.specs, decoded)
             _write_part(part, folder, plan.component, progress)
     progress.finish()
     return output
@@ -59,7 +62,8 @@ def dequantize_file(
     at `output`; returns it.
 
     That is the component's folder, or, where it was opened with a base, that whole pipeline.
-    Streams tensor by tensor. Raises `OutputExists`, `MalformedFile`, `UsageError`.
+    Streams tensor by tensor. Raises `OutputExists`, `MalformedFile`, `UsageError`, and `BadWeight`
+    for a weight that decodes to NaN or infinity.
     """
     progress = progress or Silent()
     todo = {name: each for name, each in checkpoint.components.items() if not each.carried}
@@ -72,7 +76,7 @@ def dequantize_file(
             shutil.copyfile(path, folder / name)
         for name, each in todo.items():
             place = name if checkpoint.is_pipeline else "."
-            part = _Part(each.architecture, each.config, _specs(each), each.weights())
+            part = _Part(each.path, each.architecture, each.config, _specs(each), each.weights())
             _write_part(part, folder, place, progress)
         text = _readme(checkpoint.front_matter, checkpoint.name, checkpoint.requantized)
         (folder / "README.md").write_text(text, "utf-8")
@@ -82,8 +86,9 @@ def dequantize_file(
 
 @dataclass(frozen=True)
 class _Part:
-    """A component to write: what it is, and its `weights` by name, in any order."""
+    """A component to write: its `origin`, what it is, and its `weights` by name, in any order."""
 
+    origin: Path
     architecture: Architecture
     config: Mapping[str, Any]
     specs: tuple[TensorSpec, ...]
@@ -119,6 +124,18 @@ def _write_part(part: _Part, folder: Path, place: str, progress: Progress) -> No
     )
     with LayoutWriter(folder, (file,)) as writer:
         for name, weight in part.weights:
-            data = as_bytes(weight.to(torch.bfloat16))
+            decoded = weight.to(torch.bfloat16)
+            _check_finite(decoded, name, part.origin)
+            data = as_bytes(decoded)
             writer.write(name, data)
             progress.advance(data.nbytes, name)
+
+
+def _check_finite(weight: torch.Tensor, name: str, origin: Path) -> None:
+    import torch
+
+    if weight.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all()):
+        raise BadWeight(
+            f"{visible_path(origin)}: '{name}' decodes to NaN or infinity: the file is damaged; "
+            "get it again"
+        )

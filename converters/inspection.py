@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from fluxconv.converters.gguf.statements import (
     scheme,
     statements,
 )
+from fluxconv.converters.importance.statements import importance_statements
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.packed_weights import Weight
 from fluxconv.converters.recognition import Quantization, recognise_quantization
@@ -137,7 +138,26 @@ def _file(file: Path) -> InspectedComponent:
     if file.suffix not in FORMATS:
         raise NotACheckpoint(f"{shown}: is neither a safetensors nor a GGUF file")
     found = ComponentFiles((file,), (), {}, None, None)
-    return _component(file.name, f"{file.suffix.removeprefix('.')} file", found)
+    kind = f"{file.suffix.removeprefix('.')} file"
+    said = importance_statements(found.metadata, [entry.name for entry in found.entries])
+    seen = _component(file.name, kind, found)
+    return seen if said is None else _of_importance(seen, kind, *said)
+
+
+def _of_importance(
+    seen: InspectedComponent, kind: str, writer: str, said: Mapping[str, Any]
+) -> InspectedComponent:
+    """An importance file, which has the names of a model's layers and none of its weights."""
+    return replace(
+        seen,
+        title=f"{kind}: importance of a model's inputs",
+        weights=None,
+        quantization="none",
+        recognised=Quantization(writer, "importance", said),
+        kept=(),
+        family=None,
+        notes=(),
+    )
 
 
 def _component(

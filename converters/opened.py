@@ -115,9 +115,14 @@ class Checkpoint:
 def choose_components(checkpoint: Checkpoint, wanted: tuple[str, ...]) -> tuple[Component, ...]:
     """The components to quantize: those wanted, or all that the checkpoint has."""
     for name in wanted:
+        if name in CARRIED:
+            raise UsageError(
+                f"--component {name}: is carried over as it is; {' and '.join(ARCHITECTURES)} are "
+                "what can be quantized"
+            )
         if name not in checkpoint.components:
             close = nearest(name, checkpoint.components)
-            raise UsageError(f"{checkpoint.root}: has no component '{name}'{close}")
+            raise UsageError(f"{checkpoint.root}: has no component '{name}' to quantize{close}")
     return tuple(
         component
         for name, component in checkpoint.components.items()

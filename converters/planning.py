@@ -11,16 +11,9 @@ from typing import Any
 
 from fluxconv.converters import safetensors_header
 from fluxconv.converters.architectures import Architecture, TensorSpec
-from fluxconv.converters.architectures.base import packed_groups
-from fluxconv.converters.backends import (
-    Backend,
-    PlannedTensor,
-    SourceSlice,
-    Target,
-    choose_backends,
-)
-from fluxconv.converters.backends.base import SKIPPED
+from fluxconv.converters.backends import Backend, PlannedTensor, SourceSlice, choose_backends
 from fluxconv.converters.checkpoint import Checkpoint, Component, choose_components
+from fluxconv.converters.decisions import decide
 from fluxconv.converters.layout import FileLayout, StoredTensor
 from fluxconv.converters.patterns import check_patterns
 from fluxconv.converters.ring import READ_AHEAD
@@ -127,7 +120,7 @@ class VariantPlan:
     @cached_property
     def remark(self) -> str | None:
         """What the user should know of it, None for nothing."""
-        return self.backend.options.remark(self.tensors)
+        return self.backend.options.remark(self.tensors, self.checkpoint.source)
 
     @property
     def _sources(self) -> list[Component]:
@@ -164,12 +157,7 @@ def plan_variant(
 def plan_component(checkpoint: Checkpoint, component: Component, backend: Backend) -> ComponentPlan:
     """Plan one component of one variant."""
     architecture = component.architecture
-    specs = architecture.specs(component.config)
-    targets = _packed_targets(specs) if backend.container == "gguf" else _plain_targets(specs)
-    skipped = backend.skipped(specs, architecture)
-    asked = frozenset(spec.module for spec in specs if backend.asks_to_skip(spec))
-    names = frozenset(skipped)
-    tensors = tuple(_decide(target, backend, architecture, names, asked) for target in targets)
+    skipped, tensors = decide(component, backend)
     files: tuple[FileLayout, ...]
     index: Mapping[str, Any] | None = None
     if backend.container == "gguf":
@@ -179,22 +167,6 @@ def plan_component(checkpoint: Checkpoint, component: Component, backend: Backen
     return ComponentPlan(
         component.name, architecture, component.config, backend, tensors, files, index, skipped
     )
-
-
-def _decide(
-    target: Target,
-    backend: Backend,
-    architecture: Architecture,
-    skipped: frozenset[str],
-    asked: frozenset[str],
-) -> PlannedTensor:
-    modules = {part.tensor.removesuffix(".weight") for part in target.slices}
-    if target.kind != "linear" or not modules & skipped:
-        return backend.plan_tensor(target, architecture)
-    planned = backend.plan_skipped(target, architecture)
-    if planned.reason == f"kept: {SKIPPED}" and not modules & asked:
-        return replace(planned, reason="kept: the library cannot tell it from what was skipped")
-    return planned
 
 
 def settled(plan: ComponentPlan, sizes: Mapping[str, int]) -> ComponentPlan:
@@ -215,28 +187,6 @@ def gguf_file_name(name: str, component: str, type_name: str) -> str:
     """`<name>-<TYPE>.gguf` for the transformer, `<name>-text_encoder_2-<TYPE>.gguf` for T5."""
     middle = "" if component == "transformer" else f"-{component}"
     return f"{name}{middle}-{type_name}.gguf"
-
-
-def _plain_targets(specs: tuple[TensorSpec, ...]) -> list[Target]:
-    return [
-        Target(spec.name, spec.shape, spec.kind, (SourceSlice(spec.name, 0, spec.shape[0]),))
-        for spec in specs
-    ]
-
-
-def _packed_targets(specs: tuple[TensorSpec, ...]) -> list[Target]:
-    targets = []
-    for name, members in packed_groups(specs).items():
-        slices: list[SourceSlice] = []
-        for spec in members:
-            rows = spec.shape[0]
-            halves = (
-                ((rows // 2, rows), (0, rows // 2)) if spec.packed.swap_halves else ((0, rows),)
-            )
-            slices += [SourceSlice(spec.name, start, stop) for start, stop in halves]
-        rows = sum(spec.shape[0] for spec in members)
-        targets.append(Target(name, (rows, *members[0].shape[1:]), members[0].kind, tuple(slices)))
-    return targets
 
 
 def _safetensors_files(
@@ -291,7 +241,7 @@ def _gguf_file(
         checkpoint.revision,
         backend.file_type,
         checkpoint.front_matter,
-        backend.options.metadata(),
+        backend.options.metadata({tensor.stored[0].dtype for tensor in tensors}),
         tokenizer if tokenizer.is_dir() else None,
     )
     name = gguf_file_name(checkpoint.name, component.name, backend.file_label)

@@ -127,6 +127,8 @@ def _read(file: Path) -> tuple[int, bytes]:
         prefix = stream.read(8)
         if len(prefix) < 8:
             raise _Fault(f"{size} bytes is too short for a safetensors file")
+        if prefix.startswith(b"GGUF"):
+            raise _Fault("is not a safetensors file but a GGUF file; give it the ending .gguf")
         (length,) = struct.unpack("<Q", prefix)
         if length > min(MAX_HEADER_BYTES, size - 8):
             raise _Fault(

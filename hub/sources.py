@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +15,13 @@ from fluxconv.converters.checkpoint import (
     read_front_matter,
     read_json,
 )
-from fluxconv.converters.errors import BadInput, CheckpointNotFound, NotACheckpoint, UsageError
+from fluxconv.converters.errors import (
+    BadInput,
+    CheckpointNotFound,
+    HubUnreachable,
+    NotACheckpoint,
+    UsageError,
+)
 from fluxconv.converters.manifest import SourceRecord
 from fluxconv.converters.progress import Progress, Silent
 from fluxconv.converters.sources.gguf_file import component_in
@@ -22,6 +30,8 @@ from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.needed import INDEX, README, file_called, needed_files
 from fluxconv.hub.session import bounded_client, open_session
 
+#: How the weight files end that are given by their own names.
+_WEIGHTS = (".safetensors", ".gguf")
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}")
 _FILE = re.compile(rf"({_NAME}/{_NAME})/(.+\.[A-Za-z]+)")
@@ -103,6 +113,10 @@ def _bring(text: str, revision: str | None, progress: Progress) -> _Brought:
             raise UsageError(f"--revision: {text} is a {kind}; only a Hub repository has revisions")
         return _Brought(Path(text), Path(text))
     if _REPOSITORY.fullmatch(text):
+        if text.endswith(_WEIGHTS):
+            raise CheckpointNotFound(
+                f"{text}: no such file here; a file on the Hub is given as OWNER/NAME/FILE"
+            )
         return _download(text, revision, progress)
     match = _FILE.fullmatch(text)
     if match is None:
@@ -143,7 +157,7 @@ def _download(
     from huggingface_hub import hf_hub_download
 
     session = open_session(None, None)
-    with bounded_client(), hub_errors(repository):
+    with _not_here(repository, file), bounded_client(), hub_errors(repository):
         info = session.api.model_info(repository, revision=revision, files_metadata=True)
         sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
         if file is None:
@@ -173,11 +187,21 @@ def _download(
     return _Brought(root / file if file else root, root, repository, info.sha)
 
 
+@contextmanager
+def _not_here(repository: str, file: str | None) -> Iterator[None]:
+    """Where the Hub cannot be reached, the name may have been meant for a path on this machine."""
+    try:
+        yield
+    except HubUnreachable as error:
+        text, kind = (f"{repository}/{file}", "file") if file else (repository, "folder")
+        why = str(error).removeprefix(f"{repository}: ")
+        raise HubUnreachable(f"{text}: no such {kind} here, and {why}") from None
+
+
 def _require_file(repository: str, file: str, names: dict[str, int]) -> str:
     found = file_called(names, file)
     if found is None:
-        kinds = (".safetensors", ".gguf")
-        there = [name for name in names if name.endswith(kinds) and "/" not in name]
+        there = [name for name in names if name.endswith(_WEIGHTS) and "/" not in name]
         have = f"; it has {', '.join(sorted(there)[:5])}" if there else ""
         raise CheckpointNotFound(f"{repository}: has no file {file}{have}")
     return found

@@ -319,6 +319,7 @@ def _other_type(tmp_path: Path) -> bytes:
     [
         (_truncated, "truncated or garbled: its header describes"),
         (_safetensors, "is not a GGUF file but a safetensors file; give it the ending"),
+        (lambda _: b"GGML" + bytes(40), "is not a GGUF file; download it again"),
         (_empty, "is empty; download it again"),
         (_pointer, "a Git LFS pointer and not the file"),
         (_page, "a web page"),
@@ -346,6 +347,24 @@ def test_bad_files_get_one_sentence_whatever_is_asked(
         assert words in said
         assert len(said.strip().splitlines()) == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_file_is_not_dequantized(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bytes that any reader takes may decode to NaN or infinity."""
+    file = tmp_path / "some.gguf"
+    write(file, flux_types(tiny_checkpoint.root))
+    tensors = {tensor.name: tensor for tensor in read_gguf_header(file).tensors}
+    harmed = tensors["double_blocks.0.img_mlp.0.weight"]
+    with file.open("r+b") as stream:
+        stream.seek(harmed.offset)
+        stream.write(b"\xff" * harmed.nbytes)
+    words = ["dequantize", str(file), "--base", str(tiny_checkpoint.root)]
+    assert run([*words, "-o", str(tmp_path / "out")]) == 3
+    said = capsys.readouterr().err
+    assert "'transformer_blocks.0.ff.net.0.proj.weight' decodes to NaN or infinity" in said
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_dequantize_takes_a_file(

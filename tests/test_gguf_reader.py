@@ -93,7 +93,7 @@ FAULTS: list[tuple[bytes, str]] = [
     (b"", "is empty; download it again"),
     (b"GGUF", "4 bytes are too few for a GGUF file; download it again"),
     (packed()[:23], "23 bytes are too few for a GGUF file; download it again"),
-    (b"GGML" + bytes(40), "is not a GGUF file"),
+    (b"GGML" + bytes(40), "is not a GGUF file; download it again, or give one that is"),
     (b"PK\3\4" + bytes(40), "is not a GGUF file but a zip or pickle file, which can run code when "
      "opened"),
     (b"\n<html>" + bytes(40), "is not a GGUF file but a web page; download the file again"),

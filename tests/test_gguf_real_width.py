@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,16 @@ from card_code import run_card_code
 from PIL import Image
 
 from fluxconv.converters import Variant, open_checkpoint, quantize
-from fluxconv.converters.backends import get_backend
+from fluxconv.converters.backends import all_backends, get_backend
 from fluxconv.converters.gguf.types import TYPES
+from fluxconv.converters.planning import ComponentPlan
 from fluxconv.hub import push
 from fluxconv.hub.rehearsal import running
 
 pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
-
+BACKENDS = tuple(name for name in all_backends() if name.startswith("gguf-"))
 #: Every type in one file, a K type for the swapped halves of the output's modulation among them.
 EVERY_TYPE = (
     "adaLN=Q4_K",
@@ -45,8 +46,9 @@ EVERY_TYPE = (
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
-    """Of a pipeline with one double and one single block of real width."""
+def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Variant]]:
+    """One for each GGUF backend, and one of every type, in one pass over a pipeline with one double
+    and one single block of real width. 8 GB, which go when the tests are done."""
     folder = tmp_path_factory.mktemp("real-width")
     script = TESTS / "checkpoints" / "synthetic.py"
     options = ["--double", "1", "--single", "1", "--width", "3072", "--heads", "24"]
@@ -56,15 +58,12 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
     )
     shutil.copy(tiny / "validation.yaml", folder / "wide-flux")
     (folder / "wide-flux" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    backends = {
-        "one type": get_backend("gguf-q8_0"),
-        "no quantized type": get_backend("gguf-f16"),
-        "upgraded types": get_backend("gguf-q4_k_m"),
-        "every type": get_backend("gguf-bf16").configured({"tensor_types": EVERY_TYPE}),
-    }
+    backends = {name: get_backend(name) for name in BACKENDS}
+    backends["every type"] = get_backend("gguf-bf16").configured({"tensor_types": EVERY_TYPE})
     checkpoint = open_checkpoint(folder / "wide-flux")
     made = quantize(checkpoint, list(backends.values()), folder / "out")
-    return dict(zip(backends, made, strict=True))
+    yield dict(zip(backends, made, strict=True))
+    shutil.rmtree(folder)
 
 
 def _inputs(transformer: Any) -> dict[str, Any]:
@@ -85,19 +84,13 @@ def _inputs(transformer: Any) -> dict[str, Any]:
     }
 
 
-def test_every_type_is_in_one_of_them(variants: dict[str, Variant]) -> None:
-    plan = variants["every type"].component_plans()["transformer"]
-    assert {stored.dtype for tensor in plan.tensors for stored in tensor.stored} == set(TYPES)
+def _opened(variant: Variant) -> tuple[Any, Any, ComponentPlan]:
+    """diffusers' model of the file, the plain model of the weights that gguf-py decodes, the plan.
 
-
-@pytest.mark.parametrize("which", ["one type", "no quantized type", "upgraded types", "every type"])
-def test_diffusers_opens_it_and_computes_the_same(which: str, variants: dict[str, Variant]) -> None:
-    """Every weight and the output, which is computed in fp32: all that differs is that diffusers
-    dequantizes in fp16, whose last place is 2^-10 of a weight. The blocks amplify that."""
+    Both compute in fp32: all that differs is that diffusers dequantizes in fp16.
+    """
     from diffusers import FluxTransformer2DModel, GGUFQuantizationConfig
-    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
-    variant = variants[which]
     plan = variant.component_plans()["transformer"]
     assert plan.backend.cannot_run(plan.architecture, plan.config, "cpu") is None
     file = variant.root / plan.files[0].name
@@ -109,17 +102,70 @@ def test_diffusers_opens_it_and_computes_the_same(which: str, variants: dict[str
         dtype=torch.float32,
         local_files_only=True,
     )
-    assert not any(p.is_meta for p in native.parameters())
-    decoded = _decoded(file, plan.config)
-    for name, want in decoded.state_dict().items():
-        have = dequantize_gguf_tensor(native.get_parameter(name)).detach().float()
-        assert have.shape == want.shape, name
-        assert float((have - want).norm() / want.norm()) < 2**-10, name
+    return native, _decoded(file, plan.config), plan
+
+
+def _output(model: Any) -> torch.Tensor:
     with torch.inference_mode():
-        have = native(**_inputs(native), return_dict=False)[0]
-        want = decoded(**_inputs(decoded), return_dict=False)[0]
-    assert want.std() > 0
-    assert float((have - want).norm() / want.norm()) < 2**-7
+        found: torch.Tensor = model(**_inputs(model), return_dict=False)[0]
+    assert found.std() > 0
+    return found
+
+
+@pytest.fixture
+def said_by_loader(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str]]]:
+    """The warnings of diffusers' loader; it has one for weights that the model does not have."""
+    from diffusers.utils.logging import disable_propagation, enable_propagation
+
+    enable_propagation()
+    yield lambda: [r.getMessage() for r in caplog.records if r.name.startswith("diffusers.loaders")]
+    disable_propagation()
+
+
+def test_every_type_is_in_one_of_them(variants: dict[str, Variant]) -> None:
+    plan = variants["every type"].component_plans()["transformer"]
+    assert {stored.dtype for tensor in plan.tensors for stored in tensor.stored} == set(TYPES)
+
+
+@pytest.mark.parametrize("which", [*BACKENDS, "every type"])
+def test_diffusers_finds_the_planned_types_and_computes_the_same(
+    which: str, variants: dict[str, Variant], said_by_loader: Callable[[], list[str]]
+) -> None:
+    """diffusers dequantizes in fp16, whose last place is 2^-10 of a weight; the blocks amplify
+    that. With weights so rounded, a plain model's output is diffusers' bit for bit."""
+    from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+    native, decoded, plan = _opened(variants[which])
+    assert said_by_loader() == []
+    assert _types_found(native) == _types_planned(plan)
+    found, wanted = _output(native), _output(decoded)
+    assert float((found - wanted).norm() / wanted.norm()) < 2**-7
+    for name, weight in decoded.state_dict().items():
+        rounded = dequantize_gguf_tensor(native.get_parameter(name)).detach().float()
+        assert rounded.shape == weight.shape, name
+        assert float(weight.sub_(rounded).norm() / rounded.norm()) < 2**-10, name
+        weight.copy_(rounded)
+    assert torch.equal(found, _output(decoded))
+
+
+def _types_planned(plan: ComponentPlan) -> dict[str, str]:
+    """By diffusers' names. What is stored in F16 and F32 becomes a plain parameter, in the dtype
+    that is asked for."""
+    plain = dict.fromkeys(("F16", "F32"), str(torch.float32))
+    return {
+        part.tensor: plain.get(tensor.stored[0].dtype, tensor.stored[0].dtype)
+        for tensor in plan.tensors
+        for part in tensor.target.slices
+    }
+
+
+def _types_found(native: Any) -> dict[str, str]:
+    """Of the parameters that were in the file; the others stay on the meta device."""
+    return {
+        name: weight.quant_type.name if hasattr(weight, "quant_type") else str(weight.dtype)
+        for name, weight in native.named_parameters()
+        if not weight.is_meta
+    }
 
 
 def _decoded(file: Path, config: Mapping[str, Any]) -> Any:
@@ -147,7 +193,7 @@ def test_code_of_the_published_card_draws(variants: dict[str, Variant], tmp_path
     this width are random."""
     with running(tmp_path / "hub") as hub:
         push(
-            [variants["one type"]],
+            [variants["gguf-q8_0"]],
             "rehearsal",
             validate_required=False,
             token=hub.token,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from fluxconv.converters import Checkpoint, plan
 from fluxconv.converters.architectures import FLUX
 from fluxconv.converters.backends import SourceSlice, Target, get_backend
+from fluxconv.converters.decisions import decide
 from fluxconv.converters.errors import UsageError
 from fluxconv.converters.gguf.types import TYPES
 from fluxconv.converters.planning import VariantPlan
@@ -37,8 +39,9 @@ def test_the_first_rule_that_matches_decides(tiny_checkpoint: Checkpoint) -> Non
     stored = _stored(planned)
     assert stored["double_blocks.1.img_mlp.2.weight"] == ("F16", "kept: as asked")
     assert stored["double_blocks.0.img_mlp.2.weight"] == ("Q4_0", "quantized: as asked")
-    assert stored["double_blocks.1.img_attn.qkv.weight"] == ("Q5_1", "quantized: as asked")
-    assert stored["single_blocks.1.linear1.weight"] == ("Q5_1", "quantized: as asked")
+    by_its_module = "quantized: as asked for {}transformer_blocks.*.attn.to_q".format
+    assert stored["double_blocks.1.img_attn.qkv.weight"] == ("Q5_1", by_its_module(""))
+    assert stored["single_blocks.1.linear1.weight"] == ("Q5_1", by_its_module("single_"))
     assert stored["double_blocks.0.img_attn.qkv.weight"] == ("Q8_0", "quantized")
     assert stored["double_blocks.0.img_mlp.2.bias"] == ("F32", "kept: 1-D, never Q4_0")
     assert planned.name.startswith("tiny-flux-gguf-q8_0-tensor-types-")
@@ -53,8 +56,9 @@ def test_no_loader_meets_a_type_that_it_misreads(
     backend: str, options: dict[str, Any], tiny_checkpoint: Checkpoint
 ) -> None:
     """Whatever is asked: diffusers would open a depth model if `img_in.weight` were BF16."""
-    for component in _planned(tiny_checkpoint, backend, **options).components:
-        for tensor in component.tensors:
+    asked = get_backend(backend).configured(options)
+    for component in tiny_checkpoint.components.values():
+        for tensor in decide(component, asked)[1]:
             (stored,) = tensor.stored
             if len(stored.shape) == 1 or stored.name in ("img_in.weight", _RELATIVE_BIAS):
                 assert stored.dtype in ("F32", "F16"), stored.name
@@ -88,9 +92,55 @@ def test_a_pattern_may_hold_an_equals_sign(tiny_checkpoint: Checkpoint) -> None:
         ("img_mlp=Q4_O", "'Q4_O' is not one of F32, F16, BF16, Q8_0, .*; did you mean .*Q4_0"),
         ("img_mlp", "'img_mlp' is no rule; give REGEX=TYPE"),
         ("=Q8_0", "'=Q8_0' is no rule"),
+        ("img_mlp=", "'img_mlp=' is no rule; give REGEX=TYPE, such as img_mlp=Q8_0"),
         ("img(=Q8_0", r"'img\(' is not a regular expression"),
     ],
 )
 def test_a_bad_rule_says_what_is_right(rule: str, message: str) -> None:
     with pytest.raises(UsageError, match=f"^gguf-q8_0: option tensor_types: .*{message}"):
         get_backend("gguf-q8_0").configured({"tensor_types": (rule,)})
+
+
+def test_a_rule_that_hits_by_a_modules_name_says_which(tiny_checkpoint: Checkpoint) -> None:
+    """The modulation matrices are modules called norm1.linear: a rule for norms takes them, too."""
+    stored = _stored(_planned(tiny_checkpoint, "gguf-q8_0", tensor_types=("norm=F16",)))
+    asked = "kept: as asked for transformer_blocks.*.norm1.linear"
+    assert stored["double_blocks.1.img_mod.lin.weight"] == ("F16", asked)
+    assert stored["double_blocks.1.img_attn.norm.query_norm.scale"] == ("F16", "kept: as asked")
+
+
+@pytest.mark.parametrize(
+    ("rules", "idle"),
+    [
+        (("nonsense=Q4_0",), "nonsense=Q4_0"),
+        (("img_in=Q4_0",), "img_in=Q4_0"),
+        (("x_embedder=BF16",), "x_embedder=BF16"),
+        (("bias=Q4_0",), "bias=Q4_0"),
+        (("img_mlp=Q8_0",), "img_mlp=Q8_0"),
+        (("img_mlp=Q4_0", r"img_mlp\.0=Q5_0"), r"img_mlp\.0=Q5_0"),
+        (("img_mlp=Q4_0", "txt_mlp=Q4_0", "img_mlp=Q4_0"), "img_mlp=Q4_0"),
+    ],
+)
+def test_a_rule_that_changes_nothing_is_refused(
+    rules: tuple[str, ...], idle: str, tiny_checkpoint: Checkpoint
+) -> None:
+    """It matches nothing, or what can be of no other type or is already, or comes too late."""
+    with pytest.raises(UsageError, match=re.escape(f"'{idle}' changes no tensor of tiny-flux")):
+        _planned(tiny_checkpoint, "gguf-q8_0", tensor_types=rules)
+
+
+def test_an_exception_from_a_later_rule_changes_something(tiny_checkpoint: Checkpoint) -> None:
+    rules = (r"img_mlp\.2=Q8_0", "img_mlp=Q4_0")
+    stored = _stored(_planned(tiny_checkpoint, "gguf-q8_0", tensor_types=rules))
+    assert stored["double_blocks.0.img_mlp.0.weight"] == ("Q4_0", "quantized: as asked")
+    assert stored["double_blocks.0.img_mlp.2.weight"] == ("Q8_0", "quantized: as asked")
+
+
+@pytest.mark.parametrize("type_name", ["F16", "BF16"])
+def test_what_is_not_quantized_is_not_called_so(
+    type_name: str, tiny_checkpoint: Checkpoint
+) -> None:
+    planned = _planned(tiny_checkpoint, f"gguf-{type_name.lower()}")
+    reasons = [reason for component in planned.components for reason in component.reasons]
+    assert f"converted to {type_name}" in reasons
+    assert not any("quantized" in reason for reason in reasons)

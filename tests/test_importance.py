@@ -19,12 +19,18 @@ from safetensors.torch import load_file, save_file
 from shapes import held_out_sample
 from teacher_forced import Teacher
 
+from fluxconv.commands.main import run
 from fluxconv.converters import Checkpoint, open_checkpoint, quantize
 from fluxconv.converters.architectures.base import packed_groups
 from fluxconv.converters.backends import get_backend
 from fluxconv.converters.errors import BadInput, NotACheckpoint, OutputExists
-from fluxconv.converters.importance import importance_digest, read_importance
+from fluxconv.converters.importance import (
+    importance_digest,
+    importance_source,
+    read_importance,
+)
 from fluxconv.converters.load import load_checkpoint
+from fluxconv.converters.progress import Silent
 from fluxconv.validators import importance as measuring
 from fluxconv.validators.calibration import CALIBRATION, calibration_settings, committed_prompts
 from fluxconv.validators.importance import measure_importance
@@ -221,9 +227,47 @@ def test_what_a_killed_run_left_is_cleared_and_the_old_file_replaced(
 
 def test_a_lone_component_cannot_be_measured(tiny_checkpoint: Checkpoint, tmp_path: Path) -> None:
     lone = open_checkpoint(tiny_checkpoint.root / "transformer")
+    begun = Begun()
     with pytest.raises(NotACheckpoint, match="only a whole pipeline can draw"):
-        measure_importance(lone, tmp_path / "i.safetensors")
+        measure_importance(lone, tmp_path / "i.safetensors", progress=begun)
     assert not list(tmp_path.iterdir())
+    assert begun.names == []
+
+
+class Begun(Silent):
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def start(self, task: str, total: int, unit: str = "bytes") -> None:
+        self.names.append(task)
+
+
+def test_the_place_is_looked_at_before_anything_is_loaded(
+    tiny_checkpoint: Checkpoint, file: Path
+) -> None:
+    """Before the checkpoint, too, which may be a download."""
+    code = (
+        "import sys; from fluxconv.commands.main import run; "
+        "code = run(sys.argv[1:]); print('torch' in sys.modules, code)"
+    )
+    words = [sys.executable, "-c", code, "importance", "no/such-checkpoint", "-o", str(file)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.stdout == "False 3\n"
+    assert "exists; choose another file" in done.stderr
+
+
+def test_a_quantized_checkpoint_is_measured_if_that_is_asked_for(
+    tiny_checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (variant,) = quantize(tiny_checkpoint, ["gguf-q8_0"], tmp_path)
+    output = tmp_path / "i.safetensors"
+    words = ["importance", str(variant.root), "-o", str(output)]
+    assert run(words) == 3
+    assert "or --allow-requantize" in capsys.readouterr().err
+    more = ["--allow-requantize", "--limit", "1", "--steps", "1"]
+    assert run([*words, *more]) == 0
+    assert importance_source(output) == "tiny-flux-gguf-q8_0"
+    assert "measured on 1 prompt\n" in capsys.readouterr().err
 
 
 def test_a_model_that_needs_a_picture_is_refused_before_it_is_loaded(

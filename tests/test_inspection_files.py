@@ -11,6 +11,7 @@ import pytest
 import torch
 from inspecting import only
 from safetensors.torch import load_file, save_file
+from test_importance_files import pair, write_imatrix
 
 from fluxconv.converters import Checkpoint, Variant
 from fluxconv.converters.architectures import FLUX
@@ -61,6 +62,35 @@ def test_folder_of_gguf_files(tiny_variants: dict[str, Variant], tmp_path: Path)
         "gguf file: Flux transformer",
         "gguf file: T5 text encoder",
     ]
+
+
+# Importance --------------------------------------------------------------------------------------
+
+LAYER = "transformer_blocks.0.attn.to_q"
+
+
+def test_importance_file_of_ours(tmp_path: Path) -> None:
+    """Its layers have a model's names, and are none of its weights."""
+    file = tmp_path / "importance.safetensors"
+    said = {"format": "fluxconv importance 1", "source": "owner/flux", "prompts": "72"}
+    save_file({LAYER: torch.ones(64)}, file, said)
+    found = only(file)
+    assert found.title == "safetensors file: importance of a model's inputs"
+    assert (found.quantization, found.weights, found.family) == ("none", None, None)
+    assert found.recognised is not None
+    assert found.recognised.label == "fluxconv importance"
+    assert found.recognised.settings == {"layers": 1, "source": "owner/flux", "prompts": 72}
+
+
+def test_importance_file_of_llama_cpp(tmp_path: Path) -> None:
+    file = write_imatrix(tmp_path / "imatrix.gguf", pair([[1, 2]], [[3]]))
+    found = only(file)
+    assert found.title == "gguf file: importance of a model's inputs"
+    assert found.recognised is not None
+    assert found.recognised.label == "llama.cpp importance"
+    settings = found.recognised.settings
+    assert (settings["layers"], settings["chunks"]) == (1, 3)
+    assert settings["datasets"] == ["calibration.txt"]
 
 
 # Safetensors -------------------------------------------------------------------------------------

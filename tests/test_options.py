@@ -35,9 +35,11 @@ def test_a_setting_goes_to_every_backend_that_has_it_or_to_the_one_named() -> No
     ("settings", "said"),
     [
         (("double_quants=true",), "did you mean double_quant?"),
-        (("double_quant=perhaps",), "double_quant"),
         (("compute_dtype=bfloat",), "bfloat16, float16, float32.*did you mean bfloat16"),
         (("skip=proj_out",), "give --skip"),
+        (("effort=fast",), "give --effort instead"),
+        (("importance=file",), "give --importance instead"),
+        (("double_quant=maybe",), "'maybe' is not one of true, false"),
         (("bnb-nf5:double_quant=1",), "did you mean bnb-nf4?"),
         (("double_quant",), "KEY=VALUE"),
     ],
@@ -102,16 +104,49 @@ def test_effort_goes_to_every_backend_that_searches() -> None:
     names = ("gguf-q4_k_m", "gguf-q8_0", "gguf-f16", "bnb-nf4")
     chosen = chosen_backends(names, (), (), (), effort="fast")
     assert [each.label for each in chosen] == [
-        *("gguf-q4_k_m-fast", "gguf-q8_0-fast"),
+        *("gguf-q4_k_m-fast", "gguf-q8_0"),
         *("gguf-f16", "bnb-nf4"),
     ]
     assert chosen[0].options.changed() == {"effort": "fast"}
-    one, other = chosen_backends(names[:2], ("gguf-q8_0:effort=best",), (), (), effort="fast")
+    names = ("gguf-q4_k_m", "gguf-q4_0")
+    one, other = chosen_backends(names, ("gguf-q4_0:effort=best",), (), (), effort="fast")
     assert (one.options.changed(), other.options.changed()) == ({"effort": "fast"}, {})
     with pytest.raises(UsageError, match="effort: only GGUF backends"):
         chosen_backends(("gguf-f16", "bnb-nf4"), (), (), (), effort="fast")
     with pytest.raises(UsageError, match="'fastest' is not one of fast, best; did you mean fast"):
         get_backend("gguf-q4_0").configured({"effort": "fastest"})
+
+
+def test_a_setting_that_changes_no_byte_is_in_no_name(tiny_checkpoint: Checkpoint) -> None:
+    """Q8_0 is never searched for; another type, which a rule brings, is."""
+    idle = {"effort": "fast", "unbiased": True}
+    backend = get_backend("gguf-q8_0")
+    assert backend.configured(idle) == backend
+    rule = {"tensor_types": ("img_mlp=Q4_0",)}
+    searching = backend.configured(idle | rule)
+    assert searching.options.changed().keys() == idle.keys() - {"effort"} | rule.keys()
+    (planned,) = plan(tiny_checkpoint, [backend.configured(rule | {"effort": "fast"})])
+    said = [b"fluxconv.effort" in part.files[0].header for part in planned.components]
+    assert said == [True, False]  # the text encoder has no type that is searched for
+    assert get_backend("gguf-q4_0").configured(idle).label == "gguf-q4_0-unbiased"
+
+
+def test_a_setting_that_no_backend_heeds_is_refused(
+    vectors: Vectors, written: Callable[..., Path]
+) -> None:
+    names = ("gguf-q8_0", "gguf-f16")
+    with pytest.raises(UsageError, match="gguf-q8_0: --effort changes no byte of its files"):
+        chosen_backends(names, (), (), (), effort="fast")
+    with pytest.raises(UsageError, match="gguf-q8_0: --importance changes no byte"):
+        chosen_backends(names, (), (), (), importance=written(vectors))
+    with pytest.raises(UsageError, match="gguf-q8_0: --option unbiased changes no byte"):
+        chosen_backends(names, ("unbiased=true",), (), ())
+    chosen_backends(names, (), (), (), effort="best")
+
+
+def test_a_backends_name_in_capitals_is_nearly_right() -> None:
+    with pytest.raises(UsageError, match=r"did you mean gguf-q4_k_m\?$"):
+        get_backend("GGUF-Q4_K_M")
 
 
 @pytest.fixture
@@ -253,6 +288,20 @@ def test_what_an_importance_file_lacks_is_told_in_one_note(
     out = tmp_path / "out"
     quantize(tiny_checkpoint, [less], out, components=TRANSFORMER, progress=notes)
     assert notes.notes == [f"tiny-flux-gguf-q4_k_s-fast-importance: {said}"]
+
+
+def test_importance_that_was_measured_on_another_checkpoint_is_told(
+    vectors: dict[str, torch.Tensor], tiny_checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    """By name alone: a copy on this machine has lost its owner's."""
+    file = tmp_path / "importance.safetensors"
+    said = f"{file} was measured on somebody/other-flux, and this is tiny-flux"
+    for source, remark in (("somebody/Tiny-Flux", None), ("somebody/other-flux", said)):
+        save_file(vectors, file, {"format": "fluxconv importance 1", "source": source})
+        backend = get_backend("gguf-q4_k_s").configured({"importance": file})
+        (planned,) = plan(tiny_checkpoint, [backend], TRANSFORMER)
+        assert planned.remark == remark
+        vectors = {name: vector + 1 for name, vector in vectors.items()}
 
 
 def test_an_importance_file_of_another_model_is_refused(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from validating import failed_weights
 
+from fluxconv.commands.main import run
 from fluxconv.converters import Variant, dequantize, open_checkpoint, open_variant, quantize
 from fluxconv.converters.errors import MalformedFile, NotACheckpoint, UsageError
 from fluxconv.converters.manifest import MANIFEST_NAME
@@ -14,7 +15,7 @@ from fluxconv.converters.planning import plan
 from fluxconv.converters.progress import Silent
 from fluxconv.converters.sources.requantized import REQUANTIZED
 from fluxconv.converters.variant import hash_file
-from fluxconv.validators.reference import check_reference
+from fluxconv.validators.reference import check_hashes, check_sizes, hash_reference
 
 SOURCES = ("gguf-q8_0", "gguf-q4_0", "fp8-layerwise", "torchao-fp8")
 
@@ -41,7 +42,9 @@ def test_it_is_the_reference_of_what_was_made_of_it(
 ) -> None:
     again = open_checkpoint(tiny_variants["gguf-q8_0"].root, allow_requantize=True)
     (made,) = quantize(again, ["bnb-nf4"], tmp_path)
-    assert check_reference([made], again, force=False, progress=Silent()) == [None]
+    assert check_sizes([made], again, force=False) == [None]
+    hashes = hash_reference(again, Silent())
+    assert check_hashes([made], again, hashes, force=False) == [None]
     assert failed_weights(made, again) == []
 
 
@@ -75,3 +78,24 @@ def test_a_damaged_variant_is_no_source(broken, tmp_path: Path) -> None:  # type
     assert (variant.root / MANIFEST_NAME).is_file() and open_variant(variant.root)
     with pytest.raises(MalformedFile, match="is not as planned"):
         open_checkpoint(variant.root, allow_requantize=True)
+
+
+def test_a_variant_cannot_lend_what_it_has_quantized(
+    tiny_variants: dict[str, Variant], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variant = tiny_variants["gguf-q4_k_m"].root
+    file = variant / "tiny-flux-Q4_K_M.gguf"
+    words = ["dequantize", str(file), "--base", str(variant), "-o", str(tmp_path / "out")]
+    assert run(words) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "is a gguf-q4_k_m variant, its text_encoder_2 quantized; give the pipeline it was" in said
+    )
+
+
+def test_a_variant_takes_no_base(
+    tiny_variants: dict[str, Variant], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["dequantize", str(tiny_variants["gguf-q4_k_m"].root), "--base", "x"]
+    assert run([*words, "-o", str(tmp_path / "out")]) == 2
+    assert "is a folder, and only a single file takes one" in capsys.readouterr().err

@@ -180,6 +180,8 @@ def test_long_names_are_shortened(tmp_path: Path) -> None:
     [
         (b"", "0 bytes is too short for a safetensors file"),
         (b"1234567", "7 bytes is too short for a safetensors file"),
+        (b"GGUF" + bytes(40), "is not a safetensors file but a GGUF file; give it the ending "
+         ".gguf"),
         (struct.pack("<Q", 3) + b"{}", "not a safetensors file, or truncated: its header claims 3 "
          "bytes and the file has 10"),
         (struct.pack("<Q", 2**64 - 1) + b"{}", "not a safetensors file, or truncated: its header "

@@ -16,8 +16,10 @@ from huggingface_hub import HfApi
 from single_files import packed, save, transformer_of
 
 from fluxconv.converters import Checkpoint, open_variant
+from fluxconv.converters.errors import CheckpointNotFound
 from fluxconv.hub.needed import needed_files
 from fluxconv.hub.rehearsal import RehearsalHub, running
+from fluxconv.hub.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +218,17 @@ def test_a_source_that_cannot_be_used_is_one_sentence(
     assert hub.token not in done.stdout + done.stderr
 
 
-def test_a_hub_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("somebody/model", "somebody/model: no such folder here, and the Hub cannot be reached"),
+        ("some/model/x.gguf", "some/model/x.gguf: no such file here, and the Hub cannot be"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_one_sentence(source: str, said: str, tmp_path: Path) -> None:
+    """The name may have been meant for a path on this machine."""
     env = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    words = ["plan", "somebody/model", "--backend", "bnb-nf4"]
+    words = ["plan", source, "--backend", "bnb-nf4"]
     done = subprocess.run(
         [sys.executable, "-m", "fluxconv.commands", *words],
         env={**os.environ, **env},
@@ -226,5 +236,11 @@ def test_a_hub_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 5
-    assert "cannot be reached" in done.stderr
+    assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["folder/nothere.gguf", "folder/nothere.safetensors"])
+def test_a_file_that_is_not_there_is_not_sought_on_the_hub(name: str) -> None:
+    with pytest.raises(CheckpointNotFound, match=f"^{name}: no such file here"):
+        open_source(name)

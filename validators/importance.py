@@ -25,7 +25,7 @@ from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.importance import read_importance
 from fluxconv.converters.importance.own_file import staged_file, write_own
-from fluxconv.converters.load import load_checkpoint
+from fluxconv.converters.load import load_checkpoint, require_pipeline
 from fluxconv.converters.progress import Progress, Silent
 from fluxconv.validators.calibration import calibration_settings
 from fluxconv.validators.report import Settings
@@ -55,6 +55,7 @@ def measure_importance(
     `BadInput` for a model that needs a picture to draw or computes NaN or infinity, or a place that
     cannot be written.
     """
+    require_pipeline(checkpoint)
     settings = settings or calibration_settings(checkpoint.root)
     _check_draws_from_words(checkpoint)
     with staged_file(output, overwrite=overwrite) as file:

@@ -73,7 +73,7 @@ class Target:
 @dataclass(frozen=True)
 class PlannedTensor:
     """A target and the decision on it: what is stored, and why. `reason` starts with `quantized`,
-    `kept` or `fallback`."""
+    `converted`, `kept` or `fallback`."""
 
     target: Target
     stored: tuple[StoredTensor, ...]

@@ -89,8 +89,11 @@ class Bitsandbytes4Bit(BitsandbytesBackend):
             {name.removeprefix(prefix): t for name, t in stored.items() if name != planned.name},
             device=data.device,
         )
+        # The library's decoder for a CPU takes the maximum of another block where a row is not a
+        # whole number of blocks; to it, the weight is one row.
+        state.shape = (math.prod(planned.target.shape),)
         decoded: torch.Tensor = dequantize_4bit(data, state)
-        return decoded
+        return decoded.view(planned.target.shape)
 
     def settings(self) -> dict[str, Any]:
         return {

@@ -9,20 +9,22 @@ tensors come before both.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.backends.base import Backend, PlannedTensor, Requirement, Target
 from fluxconv.converters.dtypes import FLOATS
 from fluxconv.converters.gguf import decode, encode
 from fluxconv.converters.gguf.encoders.kernels import kernel
-from fluxconv.converters.gguf.rules import BlockOptions, GgufOptions
+from fluxconv.converters.gguf.rules import Asked, BlockOptions, GgufOptions
+from fluxconv.converters.gguf.snippet import snippet
 from fluxconv.converters.gguf.types import TYPES, fitting
-from fluxconv.converters.gguf.upgrades import upgraded
+from fluxconv.converters.gguf.upgrades import UPGRADES, upgraded
 from fluxconv.converters.layout import StoredTensor
 
 if TYPE_CHECKING:
@@ -39,40 +41,6 @@ _PROJECTIONS = (
     "guidance_in.",
     "final_layer.",
 )
-
-_IMPORTS = """\
-import torch
-from diffusers import FluxPipeline, FluxTransformer2DModel, GGUFQuantizationConfig
-from huggingface_hub import snapshot_download
-from transformers import T5Config, T5EncoderModel
-
-folder = snapshot_download("{repository}", allow_patterns=["*.json", "*/*", {patterns}])
-"""
-_TRANSFORMER = """\
-transformer = FluxTransformer2DModel.from_single_file(
-    f"{{folder}}/{transformer}",
-    config=folder,
-    subfolder="transformer",
-    quantization_config=GGUFQuantizationConfig(compute_dtype=torch.bfloat16),
-    dtype=torch.bfloat16,
-)
-"""
-# Without `config=`, transformers builds T5 with ReLU in place of the gated GELU: no error, but
-# wrong pictures.
-_TEXT_ENCODER_2 = """\
-text_encoder_2 = T5EncoderModel.from_pretrained(
-    folder,
-    gguf_file="{text_encoder_2}",
-    config=T5Config.from_pretrained(folder, subfolder="text_encoder_2"),
-    dtype=torch.bfloat16,
-)
-"""
-_PIPELINE = """\
-pipe = FluxPipeline.from_pretrained(
-    folder,
-{models}    dtype=torch.bfloat16,
-)
-"""
 
 
 @dataclass(frozen=True)
@@ -106,11 +74,11 @@ class Gguf(Backend):
     def plan_tensor(self, target: Target, architecture: Architecture) -> PlannedTensor:
         asked = self.options.asked(target)
         role = _full_precision(target)
-        if role and asked not in ("F16", "F32"):
-            never = f", never {asked}" if asked else ""
+        if role and (asked is None or asked.type_name not in ("F16", "F32")):
+            never = f", never {asked.type_name}" if asked else ""
             return _stored(target, "F32", f"kept: {role}{never}")
         if asked:
-            return _fitted(target, asked, f"{'kept' if asked in FLOATS else 'quantized'}: as asked")
+            return _fitted(target, asked.type_name, _as_asked(asked))
         if target.name.startswith(_PROJECTIONS):
             # A file of F16 is made for devices without BF16.
             high = "F16" if self.type_name == "F16" else "BF16"
@@ -118,7 +86,10 @@ class Gguf(Backend):
         better = upgraded(self.mix, target.name)
         if better:
             return _fitted(target, better, f"quantized: upgraded in {self.mix} files")
-        return _fitted(target, self.type_name, "quantized")
+        plain = self.type_name in FLOATS
+        return _fitted(
+            target, self.type_name, f"converted to {self.type_name}" if plain else "quantized"
+        )
 
     def plan_skipped(self, target: Target, architecture: Architecture) -> PlannedTensor:
         planned = self.plan_tensor(target, architecture)
@@ -135,14 +106,7 @@ class Gguf(Backend):
         return decode(stored[place.name], place.dtype, place.shape[-1])
 
     def snippet(self, repository: str, files: Mapping[str, str]) -> str:
-        loaders = {"transformer": _TRANSFORMER, "text_encoder_2": _TEXT_ENCODER_2}
-        models = "".join(f"    {component}={component},\n" for component in files)
-        return (
-            # Other types may share the repository; their files are not needed.
-            _IMPORTS.format(repository=repository, patterns=", ".join(map(_quoted, files.values())))
-            + "".join(loaders[component].format(**files) for component in files)
-            + _PIPELINE.format(models=models)
-        )
+        return snippet(repository, files)
 
     def load(
         self, root: Path, component: str, files: tuple[str, ...], device: str
@@ -197,6 +161,14 @@ class GgufBlocks(Gguf):
 
     options: BlockOptions = BlockOptions()  # noqa: RUF009 - frozen
 
+    def configured(self, given: Mapping[str, Any]) -> Self:
+        """As every backend; a setting that changes no byte of its files is left at the default, so
+        it stands neither in their names nor in their metadata."""
+        found = super().configured(given)
+        better = (type_name for _, type_name in UPGRADES.get(self.mix, ()))
+        types = (self.type_name, *better, *found.options.types_asked())
+        return replace(found, options=found.options.heeded(types))
+
     def preparations(
         self, tensors: Sequence[PlannedTensor], device: str
     ) -> Mapping[str, Callable[[], object]]:
@@ -222,10 +194,6 @@ class GgufBlocks(Gguf):
         return {stored.name: encoded}
 
 
-def _quoted(text: str) -> str:
-    return f'"{text}"'
-
-
 def _full_precision(target: Target) -> str | None:
     """What `target` is, if it has to be F32, or F16 where a rule says so; else None."""
     if len(target.shape) == 1:
@@ -236,6 +204,14 @@ def _full_precision(target: Target) -> str | None:
         # diffusers reads the bytes of its rows as channels: in BF16 it would load a depth model.
         return "input projection"
     return None
+
+
+def _as_asked(asked: Asked) -> str:
+    """The reason for it. A rule may well hit what was not meant where it hits by a module's name,
+    so that is told; one for all blocks."""
+    how = "kept" if asked.type_name in FLOATS else "quantized"
+    by = "" if asked.module is None else re.sub(r"\.\d+(?=\.|$)", ".*", f" for {asked.module}")
+    return f"{how}: as asked{by}"
 
 
 def _fitted(target: Target, type_name: str, reason: str) -> PlannedTensor:

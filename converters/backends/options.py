@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -46,15 +46,17 @@ class Options(BaseModel):
         packed = spec.packed.name.rpartition(".")[0]
         return any(re.search(p, name) for p in self.skip for name in (spec.module, packed))
 
-    def patterns(self) -> tuple[str, ...]:
-        """The regular expressions beside `skip`, which should match some tensor, too."""
-        return ()
+    def without_each_rule(self) -> Iterator[tuple[str, Self]]:
+        """The rules beside `skip` that have to make a difference, each with the settings without
+        it."""
+        return iter(())
 
     def check(self, backend: str, tensors: Sequence[PlannedTensor]) -> None:
         """Raise `BadInput` if what they name does not fit the tensors that `backend` plans."""
 
-    def remark(self, tensors: Sequence[PlannedTensor]) -> str | None:
-        """What a user should know of the tensors planned with them; None for nothing."""
+    def remark(self, tensors: Sequence[PlannedTensor], source: str) -> str | None:
+        """What a user should know of the tensors planned with them, where `source` is made into a
+        variant; None for nothing."""
         return None
 
     @property
@@ -118,6 +120,8 @@ def _allowed(kind: type[Options], key: str, value: str) -> str | None:
     values = schema.get("enum") or [
         item for part in schema.get("anyOf", ()) for item in part.get("enum", ())
     ]
+    if schema.get("type") == "boolean":
+        values = ["true", "false"]
     if not values:
         return None
     known = ", ".join(map(str, values))

@@ -30,6 +30,7 @@ _MAKE = "make one of this checkpoint with `fluxconv importance`"
 class _Content:
     path: Path
     vectors: Mapping[str, torch.Tensor]
+    source: str | None
 
 
 #: What was read in this process, by sha256. Written before work begins; encoders only look up.
@@ -48,11 +49,15 @@ class ImportanceFile(BaseModel):
     @classmethod
     def read(cls, path: Path) -> ImportanceFile:
         """The file at `path`; raises what `read_importance` does."""
-        from fluxconv.converters.importance import importance_digest, read_importance
+        from fluxconv.converters.importance import (
+            importance_digest,
+            importance_source,
+            read_importance,
+        )
 
         sha256 = importance_digest(path)
         if sha256 not in _contents:
-            _contents[sha256] = _Content(path, read_importance(path))
+            _contents[sha256] = _Content(path, read_importance(path), importance_source(path))
         return cls(sha256=sha256, entries=len(_contents[sha256].vectors))
 
     def of(self, target: Target) -> torch.Tensor | None:
@@ -84,8 +89,21 @@ class ImportanceFile(BaseModel):
                 f"'{targets[0].name}'; it has {self.entries} others, such as {some}; {_MAKE}"
             )
 
-    def remark(self, tensors: Sequence[PlannedTensor]) -> str | None:
-        """How many quantized tensors the file leaves out, None if it has them all."""
+    def remark(self, tensors: Sequence[PlannedTensor], source: str) -> str | None:
+        """That the file was measured on another checkpoint than `source`, and how many quantized
+        tensors it leaves out; None if there is nothing to say."""
+        said = (self._of_another(source), self._incomplete(tensors))
+        return "; ".join(filter(None, said)) or None
+
+    def _of_another(self, source: str) -> str | None:
+        measured = self._content.source
+        # A copy on this machine has its folder's name alone.
+        if not measured or _last(measured) == _last(source):
+            return None
+        file = visible_path(self._content.path)
+        return f"{file} was measured on {visible(measured)}, and this is {visible(source)}"
+
+    def _incomplete(self, tensors: Sequence[PlannedTensor]) -> str | None:
         targets = _quantized(tensors)
         # An embedding has no input to measure.
         layers = [target for target in targets if target.kind != "embedding"]
@@ -114,6 +132,10 @@ class ImportanceFile(BaseModel):
             return {packed: vectors[packed]}
         modules = (part.tensor.removesuffix(".weight") for part in target.slices)
         return {module: vectors[module] for module in modules if module in vectors}
+
+
+def _last(source: str) -> str:
+    return source.rpartition("/")[2].casefold()
 
 
 def _quantized(tensors: Sequence[PlannedTensor]) -> list[Target]:

@@ -95,7 +95,8 @@ def _check_beginning(head: bytes, size: int) -> None:
         known = [what for start, what in _MISTAKEN if head.lstrip().startswith(start)]
         if head[8:10] == b'{"':
             known = ["a safetensors file; give it the ending .safetensors"]
-        raise Fault(f"is not a GGUF file but {known[0]}" if known else "is not a GGUF file")
+        what = f" but {known[0]}" if known else "; download it again, or give one that is"
+        raise Fault(f"is not a GGUF file{what}")
     if size < 24:
         raise Fault(f"{size} bytes are too few for a GGUF file; download it again")
     version = int.from_bytes(head[4:8], "little")

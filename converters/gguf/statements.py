@@ -36,6 +36,9 @@ _SAID = {
     "general.tags": "tags",
     "general.datasets": "datasets",
     "quantize.imatrix.file": "importance",
+    "imatrix.datasets": "datasets",
+    "imatrix.chunk_count": "chunks",
+    "imatrix.chunk_size": "chunk_size",
 }
 _LISTED = 5  # elements of an array that are said
 _TOKENIZER, _TOKENS = "tokenizer.ggml.model", "tokenizer.ggml.tokens"

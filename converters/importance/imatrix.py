@@ -22,7 +22,8 @@ from fluxconv.converters.visible import visible, visible_path
 if TYPE_CHECKING:
     import torch
 
-_SUMS, _COUNTS = ".in_sum2", ".counts"
+#: How the names of its two kinds of tensors end.
+SUMS, COUNTS = ".in_sum2", ".counts"
 _REQUIRED = ("imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size")
 
 
@@ -33,11 +34,11 @@ def read_imatrix(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """
     header = read_gguf_header(file)
     _check_metadata(file, header.metadata)
-    sums = _ending(header.tensors, _SUMS)
-    counts = _ending(header.tensors, _COUNTS)
+    sums = _ending(header.tensors, SUMS)
+    counts = _ending(header.tensors, COUNTS)
     for name in sorted(sums.keys() | counts.keys()):
         if name not in sums or name not in counts:
-            lacking = _COUNTS if name in sums else _SUMS
+            lacking = COUNTS if name in sums else SUMS
             raise MalformedFile(f"{visible_path(file)}: lacks '{visible(name)}{lacking}'")
         yield name, _mean(file, sums[name], counts[name])
 

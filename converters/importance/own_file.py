@@ -36,6 +36,11 @@ def read_own(file: Path) -> Iterator[tuple[str, torch.Tensor]]:
         yield info.name, read_tensor(info)
 
 
+def own_metadata(file: Path) -> Mapping[str, str]:
+    """What `file` says on how it was measured; raises what `read_own` does."""
+    return _read_own_header(file).metadata
+
+
 def write_own(file: Path, vectors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
     """Write `vectors`, fp32 (columns,) by layer, to `file`, and have the disk hold them."""
     import torch
@@ -58,16 +63,17 @@ def staged_file(place: Path, *, overwrite: bool) -> Iterator[Path]:
     Raises `OutputExists` if `place` exists (unless `overwrite`, and then only an importance file is
     replaced) or if another run is writing it, `BadInput` if it cannot be written.
     """
-    _check_free(place, overwrite=overwrite)
+    check_free(place, overwrite=overwrite)
     busy = f"{place}: another run is writing it"
     with locked(hidden(place, "partial"), busy) as folder:
         yield folder / place.name
-        _check_free(place, overwrite=overwrite)
+        check_free(place, overwrite=overwrite)
         (folder / place.name).replace(place)
         sync(place.parent)
 
 
-def _check_free(place: Path, *, overwrite: bool) -> None:
+def check_free(place: Path, *, overwrite: bool) -> None:
+    """Raise `OutputExists` as `staged_file` does."""
     if not (place.exists() or place.is_symlink()):
         return
     if not overwrite:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fluxconv.converters.errors import CheckpointNotFound, MalformedFile
 from fluxconv.converters.importance.imatrix import read_imatrix
 from fluxconv.converters.importance.legacy_imatrix import read_legacy_imatrix
-from fluxconv.converters.importance.own_file import read_own
+from fluxconv.converters.importance.own_file import own_metadata, read_own
 from fluxconv.converters.visible import visible, visible_path
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_importance(path: Path) -> Mapping[str, torch.Tensor]:
     first = _first_bytes(path)
     if first[:4] == b"GGUF":
         found = read_imatrix(path)
-    elif first[8:] == b"{":  # a safetensors header, behind its length
+    elif _is_safetensors(first):
         found = read_own(path)
     else:
         found = read_legacy_imatrix(path)
@@ -52,6 +52,16 @@ def importance_digest(path: Path) -> str:
     _first_bytes(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def importance_source(path: Path) -> str | None:
+    """The checkpoint that the importance file `path` was measured on, a Hub repository or a
+    folder's name; None in llama.cpp's, which do not say. Raises what `read_importance` does."""
+    return own_metadata(path).get("source") if _is_safetensors(_first_bytes(path)) else None
+
+
+def _is_safetensors(first: bytes) -> bool:
+    return first[8:] == b"{"  # its header, behind the header's length
 
 
 def _first_bytes(path: Path) -> bytes:
