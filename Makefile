@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := commands hub cards validators converters
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow browser check bench clean
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
 
-test: $(READY)
+test: $(READY) browser
 	$(BIN)/pytest -m "not slow"
 
-test-slow: $(READY)
+test-slow: $(READY) browser
 	$(BIN)/pytest -m slow
+
+browser: $(READY)
+	@bash tests/install_chromium.sh $(BIN)/playwright
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 from gpu_checks.cards import cards
 from gpu_checks.encoders import encoders
+from gpu_checks.performance import modes
 from gpu_checks.same_bytes import same_bytes
 from gpu_checks.setting import Setting
 from gpu_checks.speed import speed
@@ -66,7 +67,7 @@ def main(
     sys.exit(int(failed))
 
 
-for command in (suite, same_bytes, cards, speed, encoders):
+for command in (suite, same_bytes, cards, speed, encoders, modes):
     main.add_command(command)
 
 

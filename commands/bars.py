@@ -40,17 +40,22 @@ class _Item(ProgressColumn):
 
 
 class Bars:
-    """The `Progress` of `fluxconv.converters.progress`, shown by rich. A context manager."""
+    """The `Progress` of `fluxconv.converters.progress`, shown by rich. A context manager.
+
+    Where nobody watches (a log, a pipe) each task is a line when it begins.
+    """
 
     def __init__(self, *, shown: bool) -> None:
+        console = Console(stderr=True)
+        self._shown, self._lines = shown, not console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24),
             _Amount(),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             _Item(),
-            console=Console(stderr=True),
-            disable=not shown,
+            console=console,
+            disable=not shown or self._lines,
         )
         self._task: TaskID | None = None
 
@@ -67,6 +72,8 @@ class Bars:
             self._progress.stop()
 
     def start(self, task: str, total: int, unit: str = "bytes") -> None:
+        if self._shown and self._lines:
+            self._print(f"{task} ...")
         self._progress.start()
         self._task = self._progress.add_task(task, total=total, unit=unit, item="")
 
@@ -80,5 +87,8 @@ class Bars:
             self._task = None
 
     def note(self, text: str) -> None:
-        if not self._progress.disable:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        if self._shown:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from fluxconv.commands.options import variants_argument
 from fluxconv.commands.output import Output, output_options
+from fluxconv.converters.errors import UsageError
 
 
 @click.command("card")
 @variants_argument
 @click.option("--namespace", metavar="NAME", help="User or organisation they will be published as.")
 @click.option("--no-validate", is_flag=True, help="Write a card that says: not validated.")
+@click.option(
+    "--blind-test",
+    "blind_tests",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Result of the blind test, as report.html saves it; give it once for each. It is kept in "
+    "the variants that it is about.",
+)
 @output_options
 def command(
-    out: Output, variants: tuple[str, ...], namespace: str | None, no_validate: bool
+    out: Output,
+    variants: tuple[str, ...],
+    namespace: str | None,
+    no_validate: bool,
+    blind_tests: tuple[Path, ...],
 ) -> None:
     """Write README.md, LICENSE.md and NOTICE into each variant, from what was measured."""
-    from fluxconv.cards import repository_name, write_card
+    from fluxconv.cards import merge_blind_tests, repository_name, write_card
     from fluxconv.converters import open_variant
     from fluxconv.validators import require_passed
 
+    if no_validate and blind_tests:
+        raise UsageError(
+            "--blind-test: a card that says 'not validated' (--no-validate) relies on no pictures; "
+            "give one of the two"
+        )
     opened = [open_variant(path) for path in variants]
     if not no_validate:
         for variant in opened:
             require_passed(variant)
+    merge_blind_tests(blind_tests, opened)
     written = [
         write_card(
             variant,

@@ -10,6 +10,7 @@ import click
 from fluxconv.commands.options import base_option, choose_device, device_option, revision_option
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import BadInput, OutputExists, UsageError
+from fluxconv.converters.modes import Offload, find_mode
 
 
 @click.command("generate")
@@ -29,6 +30,13 @@ from fluxconv.converters.errors import BadInput, OutputExists, UsageError
 @click.option("--width", type=int, help="Pixels.")
 @click.option("--guidance", type=float, help="Guidance scale.")
 @click.option("--max-sequence-length", type=int, help="Tokens that T5 reads.")
+@click.option(
+    "--offload",
+    type=click.Choice(["model", "group"]),
+    help="Keep one component or one layer at a time on the GPU, the rest in main memory.",
+)
+@click.option("--compile", "compiles", is_flag=True, help="Compile the transformer first.")
+@click.option("--no-metadata", is_flag=True, help="Do not write into the PNG how it was drawn.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it is there.")
 @revision_option
 @base_option
@@ -40,38 +48,52 @@ def command(
     prompt: str,
     output: Path,
     seed: int,
+    offload: Offload | None,
+    compiles: bool,
+    no_metadata: bool,
     overwrite: bool,
     revision: str | None,
     base: str | None,
     device: str,
     **settings: int | float | None,
 ) -> None:
-    """Draw one picture with a variant, or with a source checkpoint."""
+    """Draw one picture with a variant, or with a source checkpoint.
+
+    The PNG says how it was drawn, in a text chunk called `fluxconv`.
+    """
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError("--prompt: is not UTF-8 text") from error
-    from fluxconv.converters.checkpoint import Opening
+    from fluxconv.converters import Checkpoint, Variant, open_variant
     from fluxconv.converters.manifest import MANIFEST_NAME
     from fluxconv.hub.sources import open_source
     from fluxconv.validators import load_settings
-    from fluxconv.validators.drawing import SOURCE, VARIANT, draw
+    from fluxconv.validators.generation import generate
 
     _check_output(output, overwrite)
-    place, opening, role = Path(variant), Opening(variant), VARIANT
-    with tempfile.TemporaryDirectory(prefix="fluxconv-") as folder, out.progress() as progress:
-        if not (place / MANIFEST_NAME).is_file():
-            source = open_source(variant, revision=revision, base=base, progress=progress)
-            place, opening, role = source.root, source.opening, SOURCE
-        chosen = load_settings(place, {**settings, "seeds": (seed,), "prompts": (prompt,)})
-        drawing = draw(opening, role, choose_device(device), chosen, Path(folder), progress)
-        output.write_bytes((Path(folder) / drawing.pictures[0].file).read_bytes())
-    execution = {name: how.model_dump() for name, how in drawing.execution.items()}
-    for name, how in drawing.execution.items():
+    chosen, mode = choose_device(device), find_mode(offload, compiles=compiles)
+    model: Checkpoint | Variant
+    with out.progress() as progress:
+        if (Path(variant) / MANIFEST_NAME).is_file() and revision is None and base is None:
+            model = open_variant(variant)
+        else:
+            model = open_source(variant, revision=revision, base=base, progress=progress)
+        found = generate(
+            model,
+            load_settings(model.root, {**settings, "seeds": (seed,), "prompts": (prompt,)}),
+            output,
+            device=chosen,
+            mode=mode.name,
+            with_recipe=not no_metadata,
+            progress=progress,
+        )
+    for name, how in found.recipe.execution.items():
         if how.why:
             out.note(f"{name} was decoded to bf16 first: {how.why}")
+    data = {"picture": str(output), "seconds": found.seconds}
     out.result(
-        {"picture": str(output), "seconds": drawing.seconds, "execution": execution},
+        data | found.recipe.model_dump(mode="json"),
         lambda: out.line(str(output)),
     )
 

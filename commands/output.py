@@ -20,6 +20,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_WIDEST = 240  # columns of a table's line
+
+
 class Output:
     """What a command says. `json` and `quiet` are the user's choice on the command line."""
 
@@ -57,7 +60,8 @@ class Output:
             # Text, not str: a name from a checkpoint must not be read as rich's markup.
             table.add_row(*(Text(cell) for cell in row))
         # A pipe gets whole lines, never text cut to some terminal's width.
-        console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+        # Nor does a terminal: lines that it wraps can be read, a column that was left out cannot.
+        console = Console(width=_WIDEST, highlight=False)
         with console.capture() as text:
             console.print(table)
         lines = [line.rstrip() for line in text.get().splitlines()]

@@ -88,6 +88,10 @@ class MissingRequirement(FluxconvError):
     exit_code = 4
 
 
+class NotEnoughMemory(MissingRequirement):
+    """The work would take more memory than is free."""
+
+
 class HubError(FluxconvError):
     """The Hub refused, failed, or did not answer."""
 
@@ -111,8 +115,11 @@ class Interrupted(FluxconvError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown `name`: the nearest known ones, or all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    by_letters = {each.casefold(): each for each in sorted(known)}
+    wanted = name.casefold()
+    close = difflib.get_close_matches(wanted, by_letters, n=3, cutoff=0.5)
+    if wanted in by_letters:
+        close = [wanted]
     if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; known: {', '.join(known)}"
+        return f"; did you mean {' or '.join(by_letters[each] for each in close)}?"
+    return f"; known: {', '.join(by_letters.values())}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from fluxconv.converters.architectures import Architecture
 from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import NotACheckpoint
+from fluxconv.converters.loading_code import open_by_code
+from fluxconv.converters.modes import PLAIN, get_mode
 from fluxconv.converters.stored import decode_component
 from fluxconv.converters.variant import Variant
 
@@ -42,8 +44,8 @@ def model_class(component: str) -> Any:
     return T5EncoderModel
 
 
-def load_checkpoint(checkpoint: Checkpoint, device: str) -> Any:
-    """The source as a `FluxPipeline` in bf16 on `device`.
+def load_checkpoint(checkpoint: Checkpoint, device: str, mode: str = PLAIN) -> Any:
+    """The source as a `FluxPipeline` in bf16, ready to run on `device` in this mode (see `modes`).
 
     Components that the libraries cannot open where and as they are (single files, float8, quantized
     ones) are put together from their weights. Raises `NotACheckpoint` for a lone component, which
@@ -52,7 +54,7 @@ def load_checkpoint(checkpoint: Checkpoint, device: str) -> Any:
     import torch
     from diffusers import FluxPipeline
 
-    _require_pipeline(checkpoint)
+    require_pipeline(checkpoint)
     models = {
         name: _assembled(component.architecture, component.config, component.weights())
         for name, component in checkpoint.components.items()
@@ -61,30 +63,48 @@ def load_checkpoint(checkpoint: Checkpoint, device: str) -> Any:
     pipeline = FluxPipeline.from_pretrained(
         checkpoint.root, dtype=torch.bfloat16, local_files_only=True, **models
     )
-    return pipeline.to(device)
+    get_mode(mode).apply(pipeline, device)
+    return pipeline
 
 
-def load_variant(variant: Variant, device: str) -> tuple[Any, dict[str, Execution]]:
-    """A variant as a `FluxPipeline` on `device`, and how each quantized component runs."""
+def load_variant(
+    variant: Variant, device: str, mode: str = PLAIN
+) -> tuple[Any, dict[str, Execution]]:
+    """A variant as a `FluxPipeline`, ready to run on `device` in this mode, and how each quantized
+    component runs."""
     import torch
     from diffusers import FluxPipeline
 
-    _require_pipeline(variant)
-    models: dict[str, torch.nn.Module] = {}
-    executions: dict[str, Execution] = {}
-    for name, plan in variant.component_plans().items():
-        why = plan.backend.cannot_run(plan.architecture, plan.config, device)
-        if why is None:
-            files = tuple(file.name for file in plan.files)
-            models[name] = plan.backend.load(variant.root, name, files, device)
-            executions[name] = Execution("native")
-        else:
-            models[name] = load_decoded(variant.root, plan)
-            executions[name] = Execution("decoded", why)
-    pipeline = FluxPipeline.from_pretrained(
-        variant.root, dtype=torch.bfloat16, local_files_only=True, **models
-    )
-    return pipeline.to(device), executions
+    require_pipeline(variant)
+    plans = variant.component_plans()
+    executions = {name: execution_of(plan, device) for name, plan in plans.items()}
+    if all(execution.mode == "native" for execution in executions.values()):
+        # The very lines that the card tells its readers to run.
+        pipeline = open_by_code(variant)
+    else:
+        models = {
+            name: _opened(variant.root, plan, executions[name], device)
+            for name, plan in plans.items()
+        }
+        pipeline = FluxPipeline.from_pretrained(
+            variant.root, dtype=torch.bfloat16, local_files_only=True, **models
+        )
+    get_mode(mode).apply(pipeline, device)
+    return pipeline, executions
+
+
+def _opened(root: Path, plan: ComponentPlan, how: Execution, device: str) -> torch.nn.Module:
+    if how.mode == "decoded":
+        return load_decoded(root, plan)
+    files = tuple(file.name for file in plan.files)
+    model: torch.nn.Module = plan.backend.load(root, plan.component, files, device)
+    return model
+
+
+def execution_of(plan: ComponentPlan, device: str) -> Execution:
+    """How a component of a variant will run on `device`."""
+    why = plan.backend.cannot_run(plan.architecture, plan.config, device)
+    return Execution("native") if why is None else Execution("decoded", why)
 
 
 def load_decoded(root: Path, plan: ComponentPlan) -> torch.nn.Module:
@@ -114,7 +134,8 @@ def _assembled(
     return model.eval()
 
 
-def _require_pipeline(opened: Checkpoint | Variant) -> None:
+def require_pipeline(opened: Checkpoint | Variant) -> None:
+    """Raises `NotACheckpoint` for a lone component, which cannot draw."""
     if not (opened.root / "model_index.json").is_file():
         raise NotACheckpoint(
             f"{opened.root}: is a lone component, and only a whole pipeline can draw; give the "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluxconv.converters.backends import SourceSlice
-from fluxconv.converters.codec import decode_target
+from fluxconv.converters.backends import Backend, PlannedTensor, SourceSlice
+from fluxconv.converters.codec import decode_target, is_plain
 from fluxconv.converters.errors import MalformedFile
 from fluxconv.converters.gguf.reader import read_gguf_header
 from fluxconv.converters.layout import StoredTensor
@@ -32,6 +34,13 @@ class StoredEntry:
     offset: int
     nbytes: int
     is_gguf: bool
+
+    def rows(self, start: int, stop: int, of: int) -> StoredEntry:
+        """What it holds of the rows `start` to `stop`, where `of` rows of equal length lie in it
+        one after the other."""
+        first, last = (self.nbytes * row // of for row in (start, stop))
+        shape = (self.shape[0] * (stop - start) // of, *self.shape[1:])
+        return replace(self, shape=shape, offset=self.offset + first, nbytes=last - first)
 
     def read(self) -> torch.Tensor:
         """Its data: a tensor of its type for safetensors, 1-D uint8 for GGUF."""
@@ -87,14 +96,63 @@ def decode_component(root: Path, plan: ComponentPlan) -> Iterator[tuple[str, tor
     entries = component_entries(root, plan)
     shapes = {spec.name: spec.shape for spec in plan.specs}
     for planned in plan.tensors:
-        try:
-            stored: Mapping[str, torch.Tensor] = {
-                item.name: entries[item.name].read() for item in planned.stored
-            }
-        except KeyError as missing:
-            raise MalformedFile(f"{root}: the tensor {missing} is missing") from None
-        weight = decode_target(plan.backend, planned, stored)
+        weight = _decoded(plan.backend, planned, _stored(root, entries, planned))
         yield from split_rows(weight, planned.target.slices, shapes)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `start` to `stop` of a target; `decode` gives them, in whatever thread calls it."""
+
+    planned: PlannedTensor
+    start: int
+    stop: int
+    decode: Callable[[], torch.Tensor]
+
+
+def pieces(root: Path, plan: ComponentPlan, weights: int) -> Iterator[Piece]:
+    """The component's targets in pieces of about `weights` weights, each target from its first row
+    to its last.
+
+    Where rows stand alone, a piece is read and decoded by its `decode`, and stays in the
+    processor's cache; else the whole target is, here, as it is reached.
+    """
+    entries = component_entries(root, plan)
+    for planned in plan.tensors:
+        stored = _stored(root, entries, planned)
+        count, *columns = planned.target.shape
+        step = max(1, weights // math.prod(columns)) if columns else count
+        alone = plan.backend.rows_alone or is_plain(planned)
+        whole = None if alone else _decoded(plan.backend, planned, stored)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            if whole is not None:
+                decode: Callable[[], torch.Tensor] = partial(whole.__getitem__, slice(start, stop))
+            else:
+                rows = replace(planned.target, shape=(stop - start, *columns))
+                decode = partial(
+                    _decoded,
+                    plan.backend,
+                    replace(planned, target=rows),
+                    {name: entry.rows(start, stop, count) for name, entry in stored.items()},
+                )
+            yield Piece(planned, start, stop, decode)
+
+
+def _stored(
+    root: Path, entries: Mapping[str, StoredEntry], planned: PlannedTensor
+) -> dict[str, StoredEntry]:
+    try:
+        return {item.name: entries[item.name] for item in planned.stored}
+    except KeyError as missing:
+        raise MalformedFile(f"{root}: the tensor {missing} is missing") from None
+
+
+def _decoded(
+    backend: Backend, planned: PlannedTensor, stored: Mapping[str, StoredEntry]
+) -> torch.Tensor:
+    tensors = {name: entry.read() for name, entry in stored.items()}
+    return decode_target(backend, planned, tensors)
 
 
 def split_rows(

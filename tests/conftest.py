@@ -12,7 +12,7 @@ import torch
 from hub_client import api_of
 from huggingface_hub import HfApi, constants
 from reported import copied, reported
-from validating import QUICK, Validated, copy_of
+from validating import QUICK, Validated, copy_of, quick
 
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, quantize
 from fluxconv.converters.backends import all_backends, get_backend, missing
@@ -66,12 +66,16 @@ def validated(
     run = Worker.run
 
     def spy(worker: Worker, job: str, request: Any, progress: Any) -> Any:
-        jobs.append((job, request.get("role", "")))
+        jobs.append((job, Path(request.get("variant", "")).name))
         return run(worker, job, request, progress)
 
+    # Memory and time have tests of their own; for every backend they would take minutes.
+    options = quick(tmp_path_factory.mktemp("cache"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "run", spy)
-        reports = validate(list(variants.values()), tiny_checkpoint, settings=QUICK)
+        reports = validate(
+            list(variants.values()), tiny_checkpoint, settings=QUICK, options=options
+        )
     return variants, reports, jobs
 
 

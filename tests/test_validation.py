@@ -7,6 +7,7 @@ from validating import PROMPTS, SAFETENSORS, Validated
 
 from fluxconv.converters.progress import Silent
 from fluxconv.validators import read_report, require_passed
+from fluxconv.validators.kept import FOLDER
 from fluxconv.validators.report import CONTACT_SHEET
 
 
@@ -23,8 +24,9 @@ def test_every_variant_passes(validated: Validated) -> None:
 
 def test_source_is_drawn_once_for_all_variants(validated: Validated) -> None:
     variants, _, jobs = validated
-    assert jobs.count(("draw", "source")) == 1
-    assert jobs.count(("draw", "variant")) == len(variants)
+    assert [job for job, _ in jobs].count("source") == 1
+    for variant in variants.values():
+        assert jobs.count(("draw", variant.name)) == 1
 
 
 def test_decoded_execution_is_reported_with_its_reason(validated: Validated) -> None:
@@ -41,11 +43,11 @@ def test_report_on_disk_is_the_one_returned_and_passes_the_gate(validated: Valid
         assert read_report(variant) == report == require_passed(variant)
         assert report.pictures and len(report.pictures.pictures) == len(PROMPTS)
         for picture in report.pictures.pictures:
-            for name in (picture.source, picture.variant):
+            for name in (picture.source, picture.variant, picture.flip_map):
                 assert Image.open(variant.root / name).size == (64, 64)
         assert Image.open(variant.root / CONTACT_SHEET).width > 3 * 192
         hidden = [path.name for path in variant.root.iterdir() if path.name.startswith(".")]
-        assert hidden == []
+        assert hidden == [FOLDER]
         variant.check_hashes(Silent())
 
 

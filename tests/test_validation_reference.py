@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from validating import QUICK, SAFETENSORS, Validated, copy_of
+from validating import QUICK, SAFETENSORS, Validated, copy_of, quick
 
 from fluxconv.converters import Checkpoint, Variant, dequantize, open_checkpoint
 from fluxconv.converters.errors import BadInput, CheckFailed, UsageError
@@ -40,7 +40,7 @@ def test_wrong_reference_is_refused_and_the_old_report_stays(
         stream.seek(-2, os.SEEK_END)
         stream.write(b"\0\0")
     with pytest.raises(BadInput, match=r"not the checkpoint that .* was made from: transformer/"):
-        validate([variant], other, settings=QUICK)
+        validate([variant], other, settings=QUICK, options=quick(tmp_path))
     assert (variant.root / REPORT_NAME).read_bytes() == before
 
 
@@ -54,7 +54,7 @@ def test_forced_reference_is_in_the_report(
     other = open_checkpoint(shutil.copytree(tiny_checkpoint.root, tmp_path / "other"))
     file = other.root / "scheduler" / "scheduler_config.json"
     file.write_text(file.read_text() + " ")
-    (report,) = validate([variant], other, settings=QUICK, force=True)
+    (report,) = validate([variant], other, settings=QUICK, options=quick(tmp_path, force=True))
     assert report.structure.problems[0].endswith("no processes in this test")
     assert report.reference_difference is not None
     assert report.reference_difference.startswith("scheduler/scheduler_config.json has ")
@@ -65,7 +65,9 @@ def test_forced_report_is_no_proof(validated_variants: dict[str, Variant], tmp_p
     variant = copy_of(validated_variants[SAFETENSORS], tmp_path)
     require_passed(variant)
     dequantized = open_checkpoint(dequantize(variant, tmp_path / "plain"))
-    (report,) = validate([variant], dequantized, settings=QUICK, force=True)
+    (report,) = validate(
+        [variant], dequantized, settings=QUICK, options=quick(tmp_path, force=True)
+    )
     assert report.verdict.passed
     with pytest.raises(CheckFailed, match="something else than its source"):
         require_passed(variant)
@@ -80,7 +82,7 @@ def test_changed_validation_settings_do_not_change_the_source(
     variant = broken(SAFETENSORS)
     same = open_checkpoint(shutil.copytree(tiny_checkpoint.root, tmp_path / "same"))
     (same.root / "validation.yaml").write_text("prompts: [another one]\n")
-    (report,) = validate([variant], same)
+    (report,) = validate([variant], same, options=quick(tmp_path))
     assert report.reference_difference is None
     assert report.settings.prompts == ("another one",)
 

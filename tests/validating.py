@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ from fluxconv.converters.progress import Silent
 from fluxconv.converters.stored import StoredEntry, component_entries
 from fluxconv.converters.stream import as_bytes
 from fluxconv.converters.variant import hash_file
-from fluxconv.validators import Report, Settings, verdict
+from fluxconv.validators import Options, Report, Settings, verdict
 from fluxconv.validators.structure import check_structure
 from fluxconv.validators.thresholds import load_thresholds
 from fluxconv.validators.weights import compare_weights
@@ -24,6 +25,11 @@ QUICK = Settings(height=64, width=64, steps=3, max_sequence_length=64, seeds=(1,
 SAFETENSORS = "torchao-int8"
 #: The variants, their reports, and the jobs that were run for them.
 Validated = tuple[dict[str, Variant], tuple[Report, ...], list[tuple[str, str]]]
+
+
+def quick(folder: Path, **options: Any) -> Options:
+    """A validation without memory and time, its source's drawings in `folder`."""
+    return Options(modes=(), cache=folder / "references", **options)
 
 
 def copy_of(variant: Variant, folder: Path) -> Variant:

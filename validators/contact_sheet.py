@@ -1,139 +1,244 @@
-"""The contact sheet: for each prompt the source, the variant and their difference, side by side.
+"""Contact sheets: prompts down, the source and one variant or many across, numbers below.
 
-Needs Pillow alone: the font is the one that comes with it, so a sheet looks the same everywhere.
+One variant is shown with its difference, drawn stronger, and FLIP's map; of many each has FLIP's
+map below its picture. Where things go on the sheet is the matter of `sheet`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops
 
-from fluxconv.validators import typesetting
-from fluxconv.validators.report import Picture, Report
+from fluxconv.validators import sheet, typesetting
+from fluxconv.validators.metrics import METRICS
+from fluxconv.validators.report import Report
+from fluxconv.validators.results import Picture
+from fluxconv.validators.sheet import BAD, GOOD, INK, QUIET, Cell, Grid, Heading, Strip, Table
 from fluxconv.validators.typesetting import Line
 
-CELL = 256  # pixels: the longer side of a picture on the sheet, at most
-SMALL_CELL = 192  # the same for pictures that are enlarged: there is no detail to be lost
 AMPLIFIED = 4  # the difference is drawn this much stronger, else small errors cannot be seen
-SHOWN = 48  # a PNG of more rows than this is of no use to anybody
 
-_MARGIN, _GAP, _ROW_GAP = 40, 16, 30
-_INK, _QUIET, _RULE = "#1c1e21", "#6b7076", "#dfe1e4"
-_PASSED, _FAILED = "#1a7f4b", "#c0342b"
-_COLUMNS = ("Source", "Variant", f"Difference x {AMPLIFIED}")
+_CELL = 256  # pixels: the longer side of a picture on the sheet, at most
+_SMALL_CELL = 192  # the same beside many others, and for those that are enlarged: no detail is lost
+_FEW, _MOST = 4, 10  # variants across: up to so many in large cells, and at most
+_COLUMNS = ("Source", "Variant", f"Difference x {AMPLIFIED}", "FLIP")
 
 
-def contact_sheet(report: Report, folder: Path, bits_per_weight: float) -> Image.Image:
-    """Draw the sheet of a report whose pictures lie in `folder`.
+def contact_sheet(report: Report, folder: Path) -> Image.Image:
+    """The sheet of one report, whose pictures lie in `folder`.
 
-    Of more than 48 pictures the least alike are shown. `bits_per_weight` is for the heading.
+    Of more pictures than a sheet can hold the least alike are shown.
     """
     assert report.pictures
-    pictures = _choose(report.pictures.pictures)
-    width, height = _fitted(report.settings.width, report.settings.height)
-    total = 2 * _MARGIN + 3 * width + 2 * _GAP
-    heading = _heading(report, bits_per_weight, len(pictures), total - 2 * _MARGIN)
-    captions = [_caption(report, picture, 2 * width + _GAP - 12, width) for picture in pictures]
-    head_height = _MARGIN + typesetting.height(heading) + 24
-    row_heights = [
-        height + 10 + max(typesetting.height(left), typesetting.height(right)) + _ROW_GAP
-        for left, right in captions
+    pictures = report.pictures.pictures
+    grid = Grid(len(_COLUMNS), _fitted(report, _CELL))
+    strips = [_strip_of_one(report, picture, folder, grid) for picture in pictures]
+    badge = ("passed", GOOD) if report.verdict.passed else ("failed", BAD)
+    heading = Heading(_lines_of_one(report, grid.inner), badge=badge)
+    likeness = [_likeness([picture]) for picture in pictures]
+    return _draw(grid, heading, [[strip] for strip in strips], likeness, _COLUMNS)
+
+
+def comparison_sheet(reports: Sequence[Report], folders: Sequence[Path]) -> Image.Image:
+    """One sheet of several reports with the same reference and settings.
+
+    The pictures of each report lie in its folder. Variants that were not drawn are only in the
+    table. More than ten variants go on several lines for each prompt, the source on every one.
+    """
+    drawn = [each for each in zip(reports, folders, strict=True) if each[0].pictures]
+    lines = ceil(len(drawn) / _MOST) or 1
+    across = ceil(len(drawn) / lines)
+    table = _table(reports)
+    grid = Grid(
+        1 + across,
+        _fitted(reports[0], _CELL if across <= _FEW else _SMALL_CELL),
+        least=sheet.table_width(table),
+    )
+    found: dict[tuple[str, int], dict[int, Picture]] = {}
+    for index, (report, _) in enumerate(drawn):
+        for picture in report.pictures.pictures if report.pictures else ():
+            found.setdefault((picture.prompt, picture.seed), {})[index] = picture
+    groups = [_group_of_many(drawn, pictures, across, grid) for pictures in found.values()]
+    heading = Heading(_lines_of_many(reports, grid.inner), table)
+    likeness = [_likeness(pictures.values()) for pictures in found.values()]
+    return _draw(grid, heading, groups, likeness)
+
+
+def _draw(
+    grid: Grid,
+    heading: Heading,
+    groups: Sequence[Sequence[Strip]],
+    likeness: Sequence[float],
+    columns: Sequence[str] = (),
+) -> Image.Image:
+    """As many groups as there is room for, the least alike, in their order; `columns` on top."""
+    order = sorted(range(len(groups)), key=lambda index: likeness[index])
+    note = f"Only the least alike are shown, of {len(groups)} pictures."
+    noted = replace(heading, lines=[*heading.lines, Line(note, 14, QUIET)])
+    shown = sorted(order[: sheet.fitting(grid, noted, [groups[index] for index in order])])
+    chosen = [list(groups[index]) for index in shown]
+    if columns:
+        first = zip(chosen[0][0], columns, strict=True)
+        chosen[0][0] = tuple(replace(cell, title=[Line(name, 14, QUIET)]) for cell, name in first)
+    return sheet.draw(grid, heading if len(shown) == len(groups) else noted, chosen)
+
+
+# Cells -------------------------------------------------------------------------------------------
+
+
+def _strip_of_one(report: Report, picture: Picture, folder: Path, grid: Grid) -> Strip:
+    source, variant = folder / picture.source, folder / picture.variant
+    half = grid.span(2) - 12
+    prompt, numbers = _prompt(report, picture, half, 4), _numbers(picture, half)
+    return (
+        Cell((partial(_opened, source, grid.size),), caption=prompt),
+        Cell((partial(_opened, variant, grid.size),)),
+        Cell((partial(_difference, source, variant, grid.size),), caption=numbers),
+        Cell((partial(_opened, folder / picture.flip_map, grid.size),)),
+    )
+
+
+def _group_of_many(
+    drawn: Sequence[tuple[Report, Path]], pictures: dict[int, Picture], across: int, grid: Grid
+) -> list[Strip]:
+    index, any_picture = next(iter(pictures.items()))
+    report, folder = drawn[index]
+    title = [Line("Source", 14, QUIET)]
+    source = Cell((partial(_opened, folder / any_picture.source, grid.size),), title)
+    cells = [_cell_of_many(*each, pictures.get(i), grid) for i, each in enumerate(drawn)]
+    # The prompt has the room beside the maps.
+    lines = (grid.size[1] + 60) // 19
+    prompt = _prompt(report, any_picture, grid.column, lines)
+    return [
+        (replace(source, caption=prompt if start == 0 else ()), *cells[start : start + across])
+        for start in range(0, len(cells), across)
     ]
-    sheet = Image.new("RGB", (total, head_height + 30 + sum(row_heights) + _MARGIN), "white")
-    pen = ImageDraw.Draw(sheet)
-    _badge(pen, report.verdict.passed, total - _MARGIN)
-    typesetting.write(pen, (_MARGIN, _MARGIN), heading)
-    pen.line((_MARGIN, head_height - 8, total - _MARGIN, head_height - 8), fill=_RULE)
-    lefts = [_MARGIN + column * (width + _GAP) for column in range(3)]
-    for left, name in zip(lefts, _COLUMNS, strict=True):
-        typesetting.write(pen, (left, head_height + 4), [Line(name, 14, _QUIET)])
-    top = head_height + 30
-    for picture, (left_text, right_text), row in zip(pictures, captions, row_heights, strict=True):
-        for left, image in zip(lefts, _triple(picture, folder, (width, height)), strict=True):
-            sheet.paste(image, (left, top))
-            pen.rectangle((left, top, left + width - 1, top + height - 1), outline=_RULE)
-        typesetting.write(pen, (lefts[0], top + height + 10), left_text)
-        typesetting.write(pen, (lefts[2], top + height + 10), right_text)
-        top += row
-    return sheet
 
 
-def _choose(pictures: tuple[Picture, ...]) -> list[Picture]:
-    worst = sorted(range(len(pictures)), key=lambda index: pictures[index].ssim)[:SHOWN]
-    return [pictures[index] for index in sorted(worst)]
+def _cell_of_many(report: Report, folder: Path, picture: Picture | None, grid: Grid) -> Cell:
+    title = typesetting.wrap(_label(report), 14, INK, grid.column, most=2)
+    if picture is None:
+        return Cell((), title, [Line("not drawn", 13, QUIET)])
+    paths = (folder / picture.variant, folder / picture.flip_map)
+    return Cell(
+        tuple(partial(_opened, path, grid.size) for path in paths),
+        title,
+        _numbers(picture, grid.column),
+    )
 
 
-def _fitted(width: int, height: int) -> tuple[int, int]:
-    """The size on the sheet: whole multiples of small pictures, large ones scaled down."""
-    longer = max(width, height)
-    if longer <= SMALL_CELL:
-        return width * (SMALL_CELL // longer), height * (SMALL_CELL // longer)
-    if longer <= CELL:
-        return width, height
-    return max(1, width * CELL // longer), max(1, height * CELL // longer)
+def _opened(file: Path, size: tuple[int, int]) -> Image.Image:
+    with Image.open(file) as image:
+        return _resized(image.convert("RGB"), size)
 
 
-def _triple(picture: Picture, folder: Path, size: tuple[int, int]) -> list[Image.Image]:
-    found = []
-    for name in (picture.source, picture.variant):
-        with Image.open(folder / name) as image:
-            found.append(image.convert("RGB"))
-    difference = ImageChops.difference(*found).point(lambda level: min(255, level * AMPLIFIED))
+def _difference(source: Path, variant: Path, size: tuple[int, int]) -> Image.Image:
+    with Image.open(source) as first, Image.open(variant) as second:
+        difference = ImageChops.difference(first.convert("RGB"), second.convert("RGB"))
+    return _resized(difference.point(lambda level: min(255, level * AMPLIFIED)), size)
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     # Enlarged pixels stay square, so that what is seen is what was drawn.
-    small = found[0].width <= size[0]
+    small = image.width <= size[0]
     how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
-    return [image.resize(size, how) for image in (*found, difference)]
+    return image.resize(size, how, reducing_gap=None if small else 3.0)
 
 
-def _heading(report: Report, bits: float, shown: int, width: int) -> list[Line]:
-    assert report.pictures
-    settings, found = report.settings, report.pictures
-    psnr = (
-        "all pictures equal"
-        if found.psnr_mean is None or found.psnr_min is None
-        else f"PSNR mean {found.psnr_mean:.1f} dB, lowest {found.psnr_min:.1f} dB"
-    )
-    lines = typesetting.wrap(report.variant, 28, _INK, width - 130)
-    lines.append(Line(f"{report.backend}, {bits:.2f} bits per weight", 17, _INK))
-    lines.append(
-        Line(f"{psnr}; SSIM mean {found.ssim_mean:.3f}, lowest {found.ssim_min:.3f}", 17, _INK)
-    )
-    drawn = (
-        f"{settings.width} x {settings.height} pixels, {settings.steps} steps, guidance "
-        f"{settings.guidance:g}, drawn on {report.device}"
-    )
-    if shown < len(found.pictures):
-        drawn += f"; the {shown} least alike of {len(found.pictures)} pictures"
-    lines += typesetting.wrap(drawn, 14, _QUIET, width)
-    for name, how in (report.execution or {}).items():
-        if how.mode == "decoded":
-            text = f"{name} was decoded to bf16 to be drawn: {how.why}"
-            lines += typesetting.wrap(text, 14, _QUIET, width)
-    for check in report.verdict.checks:
-        if not check.passed:
-            lines += typesetting.wrap(f"Failed: {check.text}", 14, _FAILED, width, most=4)
+def _fitted(report: Report, longest: int) -> tuple[int, int]:
+    """The size on the sheet: whole multiples of small pictures, large ones scaled down."""
+    width, height = report.settings.width, report.settings.height
+    longer = max(width, height)
+    if longer <= _SMALL_CELL:
+        return width * (_SMALL_CELL // longer), height * (_SMALL_CELL // longer)
+    shrunk = min(1.0, longest / longer)
+    return max(1, round(width * shrunk)), max(1, round(height * shrunk))
+
+
+# Words -------------------------------------------------------------------------------------------
+
+
+def _prompt(report: Report, picture: Picture, width: int, most: int) -> list[Line]:
+    lines = typesetting.wrap(picture.prompt, 14, INK, width, most=most)
+    if len(report.settings.seeds) > 1:
+        lines.append(Line(f"seed {picture.seed}", 13, QUIET))
     return lines
 
 
-def _caption(
-    report: Report, picture: Picture, left: int, right: int
-) -> tuple[list[Line], list[Line]]:
-    prompt = typesetting.wrap(picture.prompt, 14, _INK, left, most=4)
-    if len(report.settings.seeds) > 1:
-        prompt.append(Line(f"seed {picture.seed}", 13, _QUIET))
-    psnr = "equal" if picture.psnr is None else f"PSNR {picture.psnr:.1f} dB"
-    return prompt, typesetting.wrap(f"{psnr}, SSIM {picture.ssim:.3f}", 14, _INK, right)
+def _numbers(picture: Picture, width: int) -> list[Line]:
+    scores = [
+        f"{METRICS[name].title} {METRICS[name].format(value)}"
+        for name, value in picture.scores.items()
+    ]
+    return typesetting.flow(scores, 13, INK, width)
 
 
-def _badge(pen: ImageDraw.ImageDraw, passed: bool, right: int) -> None:
-    text, colour = ("passed", _PASSED) if passed else ("failed", _FAILED)
-    box = (right - 104, _MARGIN, right, _MARGIN + 34)
-    pen.rounded_rectangle(box, radius=17, fill=colour)
-    pen.text(
-        ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
-        text,
-        fill="white",
-        font=typesetting.font(17),
-        anchor="mm",
+def _label(report: Report) -> str:
+    """The variant's name from its backend on: what tells it from others of the same source."""
+    start = report.variant.rfind(report.backend)
+    return report.variant[max(0, start) :]
+
+
+def _drawn_with(report: Report) -> str:
+    settings = report.settings
+    return (
+        f"{settings.width} x {settings.height} pixels, {settings.steps} steps, guidance "
+        f"{settings.guidance:g}, drawn on {report.device}"
     )
+
+
+def _lines_of_one(report: Report, width: int) -> list[Line]:
+    assert report.pictures
+    lines = typesetting.wrap(report.variant, 28, INK, width - 130)
+    lines.append(Line(f"{report.backend}, {report.bits_per_weight:.2f} bits per weight", 17, INK))
+    scores = []
+    for name, found in report.pictures.summary.items():
+        metric = METRICS[name]
+        worst = "" if found.worst is None else f", worst {metric.format(found.worst)}"
+        scores.append(f"{metric.title} {metric.format(found.mean)}{worst}")
+    lines += typesetting.flow(scores, 15, INK, width, joint="     ")
+    lines += typesetting.wrap(_drawn_with(report), 14, QUIET, width)
+    for name, how in (report.execution or {}).items():
+        if how.mode == "decoded":
+            text = f"{name} was decoded to bf16 to be drawn: {how.why}"
+            lines += typesetting.wrap(text, 14, QUIET, width)
+    for check in report.verdict.checks:
+        if not check.passed:
+            lines += typesetting.wrap(f"Failed: {check.text}", 14, BAD, width, most=4)
+    return lines
+
+
+def _lines_of_many(reports: Sequence[Report], width: int) -> list[Line]:
+    variants = "1 variant" if len(reports) == 1 else f"{len(reports)} variants"
+    drawn = f"{_drawn_with(reports[0])}; below each picture, where FLIP sees a difference"
+    return [
+        *typesetting.wrap(f"{reports[0].reference}, {variants}", 28, INK, width),
+        *typesetting.wrap(drawn, 14, QUIET, width),
+    ]
+
+
+def _table(reports: Sequence[Report]) -> Table:
+    """Every variant with the mean of each score and its verdict."""
+    summaries = [report.pictures.summary if report.pictures else {} for report in reports]
+    names = [name for name in METRICS if any(name in summary for summary in summaries)]
+    pictures = max(len(report.pictures.pictures) if report.pictures else 0 for report in reports)
+    first = f"Means of {pictures} pictures"
+    rows = [((first, "Bits", *(METRICS[name].title for name in names), "Verdict"), QUIET)]
+    for report, summary in zip(reports, summaries, strict=True):
+        means = [METRICS[n].format(summary[n].mean) if n in summary else "-" for n in names]
+        verdict = "passed" if report.verdict.passed else "failed"
+        verdict += ", decoded" if report.is_decoded else ""
+        label = typesetting.wrap(_label(report), 14, INK, 420, most=1)[0].text
+        texts = (label, f"{report.bits_per_weight:.2f}", *means, verdict)
+        rows.append((texts, INK if report.verdict.passed else BAD))
+    return rows
+
+
+def _likeness(pictures: Iterable[Picture]) -> float:
+    return fmean(picture.scores["ssim"] or 0.0 for picture in pictures)

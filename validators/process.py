@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any
 
 from fluxconv.converters.errors import FluxconvError
 from fluxconv.converters.progress import Progress
+from fluxconv.validators.nursery import NURSERY, Child
 
 _TAIL = 8192  # bytes of a dead worker's messages in which its last word is looked for
 
@@ -27,10 +29,14 @@ class LayerFailed(FluxconvError):
 
 
 class Worker:
-    """A process that runs jobs of `fluxconv.validators.worker`; started by the first job."""
+    """A process that runs jobs of `fluxconv.validators.worker`; started by the first job.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+    On a CPU it comes from the nursery, with the libraries imported; see there why not on a GPU.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._warm = device == "cpu" and hasattr(os, "fork")
+        self._process: subprocess.Popen[str] | Child | None = None
         self._messages: IO[bytes] | None = None
 
     def __enter__(self) -> Worker:
@@ -73,8 +79,14 @@ class Worker:
             pass  # it died before it read the job
         raise LayerFailed(self._bury(process))
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> subprocess.Popen[str] | Child:
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _stop
+        # Everything a layer reads is on this disk; a library that asks the Hub would be wrong.
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        if self._warm:
+            with suppress(OSError):  # then without it: what is wrong will show there
+                self._process = NURSERY.child(self._messages, environment)
+                return self._process
         self._process = subprocess.Popen(
             # -P: a file in the user's folder must not stand in for a library of the same name.
             [sys.executable, "-P", "-m", "fluxconv.validators.worker"],
@@ -83,12 +95,11 @@ class Worker:
             stderr=self._messages,
             text=True,
             encoding="utf-8",
-            # Everything a layer reads is on this disk; a library that asks the Hub would be wrong.
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            env=environment,
         )
         return self._process
 
-    def _bury(self, process: subprocess.Popen[str]) -> str:
+    def _bury(self, process: subprocess.Popen[str] | Child) -> str:
         code = process.wait()
         last = self._last_message()
         self._stop()
@@ -106,10 +117,12 @@ class Worker:
         return lines[-1].strip() if lines else ""
 
     def _stop(self) -> None:
-        if self._process:
+        if isinstance(self._process, Child):
+            self._process.kill()
+        elif self._process:
             self._process.kill()
             self._process.communicate()
-            self._process = None
+        self._process = None
         if self._messages:
             self._messages.close()
             self._messages = None

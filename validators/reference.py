@@ -11,34 +11,54 @@ from fluxconv.converters.progress import Progress
 from fluxconv.converters.variant import Variant, hash_file
 
 
-def check_reference(
-    variants: Sequence[Variant], reference: Checkpoint, *, force: bool, progress: Progress
+def check_sizes(
+    variants: Sequence[Variant], reference: Checkpoint, *, force: bool
 ) -> list[str | None]:
-    """For each variant, how `reference` differs from its recorded source; None if it does not.
-
-    All sizes are compared before anything is hashed, and a file is hashed once for all variants.
-    Raises `BadInput` at the first difference, unless `force`.
-    """
-    found: list[str | None] = []
+    """For each variant, how the sizes of `reference`'s files differ from those of its recorded
+    source; None if they do not. Raises `BadInput` at the first difference, unless `force`."""
+    found = []
     for variant in variants:
-        found.append(_size_difference(_recorded(variant), reference))
-        _refuse(variant, reference, found[-1], force)
-    sizes = {
-        name: record.size
-        for variant, difference in zip(variants, found, strict=True)
-        if difference is None
-        for name, record in _recorded(variant).items()
+        difference = _size_difference(_recorded(variant), reference)
+        _refuse(variant, reference, difference, force)
+        found.append(difference)
+    return found
+
+
+def hash_reference(reference: Checkpoint, progress: Progress) -> dict[str, str]:
+    """The sha256 of each file that decides what `reference` draws."""
+    files = {
+        name: path
+        for name, path in sorted(reference.files.items())
+        if name not in CARRIED_FILES and path.is_file()
     }
-    progress.start("Checking the reference", sum(sizes.values()))
+    progress.start("Checking the reference", sum(path.stat().st_size for path in files.values()))
     hashes = {}
-    for name, size in sizes.items():
-        hashes[name] = hash_file(reference.files[name]).sha256
-        progress.advance(size, name)
+    for name, path in files.items():
+        record = hash_file(path)
+        hashes[name] = record.sha256
+        progress.advance(record.size, name)
     progress.finish()
-    for index, variant in enumerate(variants):
-        if found[index] is None:
-            found[index] = _hash_difference(_recorded(variant), hashes)
-            _refuse(variant, reference, found[index], force)
+    return hashes
+
+
+def check_hashes(
+    variants: Sequence[Variant],
+    reference: Checkpoint,
+    hashes: Mapping[str, str],
+    *,
+    force: bool,
+) -> list[str | None]:
+    """For each variant, how `hashes` differ from its recorded source's; None if they do not.
+    Raises `BadInput` at the first difference, unless `force`."""
+    found = []
+    for variant in variants:
+        difference = None
+        for name, record in _recorded(variant).items():
+            if hashes.get(name) != record.sha256:
+                difference = f"{name} has other contents"
+                break
+        _refuse(variant, reference, difference, force)
+        found.append(difference)
     return found
 
 
@@ -56,13 +76,6 @@ def _size_difference(recorded: Mapping[str, FileRecord], reference: Checkpoint) 
         size = path.stat().st_size
         if size != record.size:
             return f"{name} has {size} bytes, not {record.size}"
-    return None
-
-
-def _hash_difference(recorded: Mapping[str, FileRecord], hashes: Mapping[str, str]) -> str | None:
-    for name, record in recorded.items():
-        if hashes[name] != record.sha256:
-            return f"{name} has other contents"
     return None
 
 

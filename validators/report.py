@@ -1,26 +1,42 @@
-"""`report.json`: what validation measured of one variant, and the verdict."""
+"""`report.json`: what validation measured of one variant, and the verdict.
+
+`docs/validation.md` explains every field; the parts of each layer are in `results`.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fluxconv.converters.errors import BadInput, CheckFailed
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.variant import Variant, hash_file
+from fluxconv.validators.results import (
+    ComponentExecution,
+    Machine,
+    NoiseFloor,
+    Performance,
+    PicturesResult,
+    StepsResult,
+    Strict,
+    StructureResult,
+    TextResult,
+    Verdict,
+    WeightsResult,
+)
 
 REPORT_NAME = "report.json"
 IMAGES = "images"
 CONTACT_SHEET = f"{IMAGES}/contact-sheet.png"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(Strict):
+    """How pictures are drawn; sizes in pixels. A checkpoint's `validation.yaml` has these keys.
 
-
-class Settings(_Strict):
-    """How pictures are drawn; sizes in pixels. A checkpoint's `validation.yaml` has these keys."""
+    The steps of the first `trajectories` drawings are compared one by one, and the first `noise`
+    pictures are drawn again by the source, for the noise floor.
+    """
 
     height: int = Field(default=512, gt=0, le=8192, multiple_of=8)
     width: int = Field(default=512, gt=0, le=8192, multiple_of=8)
@@ -29,128 +45,44 @@ class Settings(_Strict):
     max_sequence_length: int = Field(default=512, gt=0, le=512)
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
     prompts: tuple[str, ...] = Field(min_length=1)
+    trajectories: int = Field(default=4, gt=0)
+    noise: int = Field(default=2, ge=0)
 
 
-class ComponentExecution(_Strict):
-    """How a component ran: by its library, or decoded to bf16 first, and why."""
-
-    mode: Literal["native", "decoded"]
-    why: str = ""
-
-
-class StructureResult(_Strict):
-    """The files against the plan and the manifest, seen by a fresh process."""
-
-    files: int
-    tensors: int
-    problems: tuple[str, ...]
-
-
-class TensorError(_Strict):
-    """Relative RMS error of one tensor, decoded, against its source."""
-
-    name: str
-    relative_rms: float
-
-
-class StretchError(_Strict):
-    """Relative RMS error of 256 neighbouring weights of one row, from `column` on.
-
-    Relative to their own size, or to that of 256 average weights of the tensor if that is larger.
-    """
-
-    name: str
-    row: int
-    column: int
-    relative_rms: float
-
-
-class WeightsResult(_Strict):
-    """Errors of one component; `relative_rms` is over all its quantized weights together.
-
-    `quantized` and `kept` count source tensors; `worst` lists at most ten. `problems` names kept
-    tensors that differ from their source, and tensors that could not be compared.
-    """
-
-    relative_rms: float
-    worst: tuple[TensorError, ...]
-    quantized: int = 0
-    kept: int = 0
-    worst_stretch: StretchError | None = None
-    problems: tuple[str, ...] = ()
-
-
-class Picture(_Strict):
-    """One prompt and seed drawn by the source and by the variant; paths inside the variant.
-
-    `psnr` is in dB (infinity, for equal pictures, is stored as null), `ssim` at most 1.
-    """
-
-    prompt: str
-    seed: int
-    source: str
-    variant: str
-    psnr: float | None
-    ssim: float
-
-
-class PicturesResult(_Strict):
-    """All pictures and their means and minima; a null PSNR means that all pictures are equal.
-
-    `seconds` is what the variant took to draw them all (loading not counted), `source_seconds` the
-    source. `problems` names pictures that show nothing where the source's do.
-    """
-
-    pictures: tuple[Picture, ...]
-    psnr_mean: float | None
-    psnr_min: float | None
-    ssim_mean: float
-    ssim_min: float
-    seconds: float
-    source_seconds: float | None = None
-    problems: tuple[str, ...] = ()
-
-
-class Check(_Strict):
-    """One threshold held against one measurement."""
-
-    name: str
-    value: float | None
-    limit: float
-    passed: bool
-    text: str
-
-
-class Verdict(_Strict):
-    """Passed if every check passed."""
-
-    passed: bool
-    checks: tuple[Check, ...]
-
-
-class Report(_Strict):
+class Report(Strict):
     """The whole of `report.json`. Layers that were not reached are null.
 
+    `size` is that of the whole variant, `bits_per_weight` that of its quantized components.
     `reference_difference` is null if the reference is the source that the manifest records; else
     it says what differs, and the comparison was forced. `thresholds` names the file whose limits
-    were held against the measurements, null for fluxconv's own.
+    were held against the measurements, null for fluxconv's own. `source_performance` is the
+    source's, measured in the same run.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     variant: str
     backend: str
+    size: int
+    bits_per_weight: float
     manifest_sha256: str
     reference: str
     reference_revision: str | None
     reference_difference: str | None = None
     thresholds: str | None = None
     settings: Settings
+    preset: str | None = None
     device: str
+    machine: Machine
     versions: dict[str, str]
     structure: StructureResult
-    weights: dict[str, WeightsResult] | None
-    execution: dict[str, ComponentExecution] | None
-    pictures: PicturesResult | None
+    weights: dict[str, WeightsResult] | None = None
+    text_encoder: TextResult | None = None
+    steps: StepsResult | None = None
+    execution: dict[str, ComponentExecution] | None = None
+    pictures: PicturesResult | None = None
+    noise_floor: NoiseFloor | None = None
+    performance: tuple[Performance, ...] = ()
+    source_performance: tuple[Performance, ...] = ()
     verdict: Verdict
 
     @property

@@ -27,7 +27,8 @@ def staged_report(root: Path) -> Iterator[Path]:
     another run is validating it.
     """
     try:
-        with locked(root / _PARTIAL, f"{root}: another run is validating it") as partial:
+        busy = f"{root}: another run is validating it; wait for it to end"
+        with locked(root / _PARTIAL, busy) as partial:
             (partial / IMAGES).mkdir()
             yield partial
             sync_tree(partial)

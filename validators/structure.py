@@ -18,8 +18,10 @@ from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.stored import StoredEntry, matches, read_entries
-from fluxconv.converters.variant import Variant, hash_file, open_variant
-from fluxconv.validators.report import IMAGES, StructureResult
+from fluxconv.converters.variant import Variant, open_variant
+from fluxconv.validators.file_scan import hash_and_scan
+from fluxconv.validators.report import IMAGES
+from fluxconv.validators.results import StructureResult
 
 _INDEX = "model_index.json"
 # What the libraries' own parsers raise for a config they cannot use.
@@ -65,6 +67,7 @@ def check_structure(root: Path, progress: Progress) -> StructureResult:
 
 def _file_problems(variant: Variant, progress: Progress) -> Iterator[str]:
     files = variant.manifest.files
+    weights = {name for each in variant.manifest.components.values() for name in each.files}
     progress.start(f"Checking {variant.name}", sum(record.size for record in files.values()))
     for name, record in files.items():
         path = variant.root / name
@@ -73,8 +76,12 @@ def _file_problems(variant: Variant, progress: Progress) -> Iterator[str]:
         elif path.stat().st_size != record.size:
             size = path.stat().st_size
             yield f"{name} has {size} bytes where {MANIFEST_NAME} has {record.size}"
-        elif hash_file(path) != record:
-            yield f"{name} differs from its hash in {MANIFEST_NAME}"
+        else:
+            found, no_numbers = hash_and_scan(path, _entries(path) if name in weights else ())
+            if found != record:
+                yield f"{name} differs from its hash in {MANIFEST_NAME}"
+            for tensor in no_numbers:
+                yield f"{name}: the tensor '{tensor}' holds NaN or infinity"
         progress.advance(record.size, name)
     progress.finish()
     # A stray weight file or index beside the right ones can change what a library loads.
@@ -83,6 +90,14 @@ def _file_problems(variant: Variant, progress: Progress) -> Iterator[str]:
             name = path.relative_to(variant.root).as_posix()
             if path.is_file() and name not in files and not path.name.startswith("."):
                 yield f"{name} is not named in {MANIFEST_NAME}"
+
+
+def _entries(path: Path) -> tuple[StoredEntry, ...]:
+    """The tensors of a weight file; none if it is malformed, which `_tensor_problems` says."""
+    try:
+        return read_entries(path)
+    except FluxconvError:
+        return ()
 
 
 def _index_problems(variant: Variant) -> Iterator[str]:

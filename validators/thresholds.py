@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from fluxconv.converters.errors import BadInput, nearest
 
 DEFAULT = Path(__file__).parent / "thresholds.yaml"
+#: Every limit that a row must have; what each is held against is in `verdict`.
+NAMES = (
+    "weights_rms",
+    "weights_tensor_rms",
+    "weights_stretch_rms",
+    "text_rms",
+    "text_cosine_min",
+    "steps_rms",
+    "steps_rms_max",
+    "psnr_mean",
+    "psnr_worst",
+    "ssim_mean",
+    "ssim_worst",
+    "flip_mean",
+    "flip_worst",
+)
 
 
 class _Strict(BaseModel):
@@ -23,16 +41,18 @@ class Limit(_Strict):
     why: str = Field(min_length=1)
 
 
-class Limits(_Strict):
-    """The limits of one class. Errors are at most, similarities (dB, SSIM) at least the limit."""
+def _all_named(limits: Mapping[str, Limit]) -> Mapping[str, Limit]:
+    for name in limits:
+        if name not in NAMES:
+            raise ValueError(f"unknown limit '{name}'{nearest(name, NAMES)}")
+    for name in NAMES:
+        if name not in limits:
+            raise ValueError(f"the limit '{name}' is missing")
+    return limits
 
-    weights_rms: Limit
-    weights_tensor_rms: Limit
-    weights_stretch_rms: Limit
-    psnr_mean: Limit
-    psnr_min: Limit
-    ssim_mean: Limit
-    ssim_min: Limit
+
+#: By name. Errors are at most, similarities (dB, SSIM, cosines) at least the limit.
+Limits = Annotated[Mapping[str, Limit], AfterValidator(_all_named)]
 
 
 class Row(_Strict):
@@ -47,7 +67,7 @@ class Thresholds(_Strict):
 
     classes: tuple[Row, ...] = Field(min_length=1)
 
-    def for_bits(self, bits: float) -> Limits:
+    def for_bits(self, bits: float) -> Mapping[str, Limit]:
         """The limits of the highest class that `bits` reaches; raises `BadInput` if none does."""
         for row in sorted(self.classes, key=lambda row: -row.bits):
             if bits >= row.bits:
@@ -64,19 +84,12 @@ def load_thresholds(file: Path | None = None) -> Thresholds:
         raise BadInput(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise BadInput(f"{file}: is not a YAML file that can be read") from error
+    if not isinstance(raw, dict) or "classes" not in raw:
+        raise BadInput(f"{file}: must hold 'classes', as fluxconv's own thresholds do")
     try:
         return Thresholds.model_validate(raw)
     except ValidationError as error:
-        # A misspelt key is also a missing one: the first of these helps more.
-        found = error.errors()
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-        if not isinstance(raw, dict) or "classes" not in raw:
-            raise BadInput(
-                f"{file}: must hold 'classes', as fluxconv's own thresholds do"
-            ) from error
+        first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        hint = ""
-        if first["type"] == "extra_forbidden":
-            hint = nearest(str(first["loc"][-1]), {*Limits.model_fields, *Limit.model_fields})
-        message = first["msg"][:1].lower() + first["msg"][1:]
-        raise BadInput(f"{file}: {where}: {message}{hint}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{file}: {where}: {message[:1].lower()}{message[1:]}") from error

@@ -38,19 +38,36 @@ def wrap(text: str, size: int, colour: str, width: int, *, most: int = 3) -> lis
     """`text` as lines of at most `width` pixels, at most `most` of them."""
     # A tab or an escape sequence in a prompt has no place in a picture.
     words = "".join(c if c.isprintable() else " " for c in text).split()
+    return flow(words, size, colour, width, joint=" ", most=most)
+
+
+def flow(
+    items: Sequence[str],
+    size: int,
+    colour: str,
+    width: int,
+    *,
+    joint: str = "   ",
+    most: int = 100,
+) -> list[Line]:
+    """`items` side by side, on lines of at most `width` pixels, at most `most` of them.
+
+    Only an item that is longer than a line is broken.
+    """
+    items = list(items)
     lines: list[str] = []
-    while words and len(lines) < most:
-        line = words.pop(0)
-        while words and _width(f"{line} {words[0]}", size) <= width:
-            line += f" {words.pop(0)}"
+    while items and len(lines) < most:
+        line = items.pop(0)
+        while items and length(f"{line}{joint}{items[0]}", size) <= width:
+            line += f"{joint}{items.pop(0)}"
         cut = _fitting(line, size, width)
-        if cut < len(line):  # a word longer than the line is broken
-            words.insert(0, line[cut:])
+        if cut < len(line):
+            items.insert(0, line[cut:])
             line = line[:cut]
         lines.append(line)
-    if words:
+    if items and lines:
         last = lines[-1]
-        while last and _width(f"{last} ...", size) > width:
+        while last and length(f"{last} ...", size) > width:
             last = last[:-1]
         lines[-1] = f"{last} ..."
     return [Line(line, size, colour) for line in lines]
@@ -59,6 +76,11 @@ def wrap(text: str, size: int, colour: str, width: int, *, most: int = 3) -> lis
 def height(lines: Sequence[Line]) -> int:
     """Pixels that the lines take, one below the other."""
     return sum(_step(line) for line in lines)
+
+
+def length(text: str, size: int) -> float:
+    """Pixels that `text` takes on one line."""
+    return font(size, text.isascii()).getlength(text)
 
 
 def write(pen: ImageDraw.ImageDraw, corner: tuple[int, int], lines: Sequence[Line]) -> None:
@@ -75,17 +97,13 @@ def _step(line: Line) -> int:
     return round(line.size * _SPACING)
 
 
-def _width(text: str, size: int) -> float:
-    return font(size, text.isascii()).getlength(text)
-
-
 def _fitting(text: str, size: int, width: int) -> int:
     """How many characters of `text` fit into `width`; at least one."""
     text = text[: width + 1]  # a character takes a pixel at least
-    if _width(text, size) <= width:
+    if length(text, size) <= width:
         return len(text)
     low, high = 1, len(text)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _width(text[:middle], size) <= width else (low, middle)
+        low, high = (middle, high) if length(text[:middle], size) <= width else (low, middle)
     return low

@@ -1,46 +1,41 @@
 """The weights layer: every tensor of a variant, decoded, against its source.
 
-Streams tensor by tensor. What is measured for a quantized tensor is the root of the mean squared
-error relative to that of the source ("relative RMS"), over the tensor and over its worst stretch: a
-block that lost its scale drowns in the tensor's mean, and in that of a row of thousands, too.
+Streams in pieces of a million weights: some threads read, decode and compare one each, so that the
+layer takes about as long as decoding alone. Quantized tensors are measured (`tensor_errors`) and
+judged (`outliers`), all others must equal their source bit by bit.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fluxconv.converters import dtypes
-from fluxconv.converters.checkpoint import Checkpoint, Component
+from fluxconv.converters.backends import Backend, PlannedTensor
+from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
-from fluxconv.converters.stored import decode_component
+from fluxconv.converters.stored import Piece, pieces
+from fluxconv.converters.threads import cores, torch_threads
 from fluxconv.converters.variant import open_variant
-from fluxconv.validators.report import StretchError, TensorError, WeightsResult
+from fluxconv.validators.outliers import outliers
+from fluxconv.validators.results import KindError, WeightsResult
+from fluxconv.validators.source_rows import SourceRows
+from fluxconv.validators.tensor_errors import Measured, Sums, TensorSums, relative, sums_of
 
 if TYPE_CHECKING:
     import torch
 
-_WORST = 10
-_STRETCH = 256  # weights: several blocks of every format, so that one outlier does not rule it
-_CHUNK = 1 << 20  # weights compared at once: the intermediate results stay in a few MB
-
-
-@dataclass
-class _Sums:
-    """Running sums over one component."""
-
-    error: float = 0.0
-    source: float = 0.0
-    kept: int = 0
-    tensors: list[TensorError] = field(default_factory=list)
-    stretches: list[StretchError] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+_PIECE = 1 << 20  # weights: their fp32 values and differences stay in a few MB
+_THREADS = 4  # more would only wait for one another: Python's own part of decoding is serial
+_WAITING = 64  # pieces, most of them views of one decoded weight
 
 
 def compare_weights(
@@ -48,8 +43,9 @@ def compare_weights(
 ) -> dict[str, WeightsResult]:
     """Compare each quantized component of the variant, opened here, with the reference's.
 
-    Memory holds one packed tensor and its source, whatever the model's size. Raises `BadInput` if
-    the reference lacks a component, `MalformedFile` if a tensor is missing.
+    Memory holds some pieces, and where a format is decoded whole two weights, whatever the model's
+    size. Raises `BadInput` if the reference lacks a component, `MalformedFile` if a tensor is
+    missing.
     """
     opened = open_variant(variant)
     plans = opened.component_plans()
@@ -57,122 +53,155 @@ def compare_weights(
         if name not in reference.components:
             raise BadInput(f"{reference.opening.path}: has no {name} to compare with")
     weights = sum(spec.numel for plan in plans.values() for spec in plan.specs)
-    progress.start(f"Comparing {opened.name}", 2 * weights)
-    results = {
-        name: _compare_component(opened.root, plan, reference.components[name], progress)
-        for name, plan in plans.items()
-    }
+    progress.start(f"Comparing {opened.name}", weights, "weights")
+    results = {}
+    for name, plan in plans.items():
+        comparison = _Comparison(plan, SourceRows(reference.components[name]))
+        with torch_threads(1):
+            for part in _in_threads(comparison, opened.root):
+                comparison.put(part)
+                progress.advance(part.weights, part.name)
+        results[name] = comparison.result()
     progress.finish()
     return results
 
 
-def _compare_component(
-    root: Path, plan: ComponentPlan, source: Component, progress: Progress
-) -> WeightsResult:
-    sums = _Sums()
-    for name, decoded in decode_component(root, plan):
-        shape = source.shapes.get(name)
-        if shape != tuple(decoded.shape):
-            there = list(shape) if shape else "missing"
-            sums.problems.append(
-                f"'{name}' is {list(decoded.shape)} here and {there} in the reference"
-            )
-            continue
-        original = source.read(name)
-        planned = plan.by_source[name][0][0]
-        with _one_thread():
-            if planned.quantized:
-                _measure(name, decoded, original, sums)
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a source tensor, compared: `sums` of a quantized one, else whether they are equal."""
+
+    name: str
+    row: int
+    weights: int
+    sums: Sums | None
+    is_equal: bool = True
+
+
+def _in_threads(comparison: _Comparison, root: Path) -> Iterator[_Part]:
+    """The parts of all pieces, in order; a few pieces are in work at once."""
+    waiting: deque[Future[list[_Part]]] = deque()
+    with ThreadPoolExecutor(min(_THREADS, cores()), thread_name_prefix="compare") as pool:
+        try:
+            for number, piece in enumerate(pieces(root, comparison.plan, _PIECE)):
+                waiting.append(pool.submit(comparison.parts, piece))
+                # The first imports the library, and some are not fit for use meanwhile.
+                while len(waiting) > (_WAITING if number else 0):
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@dataclass
+class _Comparison:
+    """One component, and what was found so far."""
+
+    plan: ComponentPlan
+    source: SourceRows
+    sums: dict[str, TensorSums] = field(default_factory=dict)
+    kept: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for spec in self.plan.specs:
+            there = self.source.shapes.get(spec.name)
+            planned = self.plan.by_source[spec.name][0][0]
+            if there != spec.shape:
+                found = list(there) if there else "missing"
+                self.problems.append(
+                    f"'{spec.name}' is {list(spec.shape)} here and {found} in the reference"
+                )
+            elif planned.quantized:
+                kind = stored_type(self.plan.backend, planned)
+                self.sums[spec.name] = TensorSums(spec.name, kind, spec.shape)
             else:
-                _check_kept(name, decoded, original, planned.stored[0].dtype, sums)
-        progress.advance(2 * original.numel(), name)
-    worst = sorted(sums.tensors, key=lambda tensor: -tensor.relative_rms)[:_WORST]
-    return WeightsResult(
-        relative_rms=_relative(sums.error, sums.source),
-        worst=tuple(worst),
-        quantized=len(sums.tensors),
-        kept=sums.kept,
-        worst_stretch=max(sums.stretches, key=lambda found: found.relative_rms, default=None),
-        problems=tuple(sums.problems),
-    )
+                self.kept[spec.name] = (planned.stored[0].dtype, True)
 
+    def parts(self, piece: Piece) -> list[_Part]:
+        """Decode a piece, read its source and compare them; in any thread."""
+        decoded = piece.decode()
+        found, at = [], 0
+        for part in piece.planned.target.slices:
+            # The rows of this slice that are in the piece, as rows of the target.
+            first, last = max(at, piece.start), min(at + part.stop - part.start, piece.stop)
+            if first < last and (part.tensor in self.sums or part.tensor in self.kept):
+                row = part.start + first - at
+                source = self.source.read(part.tensor, row, row + last - first)
+                mine = decoded[first - piece.start : last - piece.start]
+                found.append(self._compared(part.tensor, row, mine, source))
+            at += part.stop - part.start
+        return found
 
-def _measure(name: str, decoded: torch.Tensor, original: torch.Tensor, sums: _Sums) -> None:
-    error, norm = _stretch_sums(decoded, original)
-    total_error, total_norm = float(error.sum()), float(norm.sum())
-    if not math.isfinite(total_error):
-        sums.problems.append(f"'{name}' decodes to NaN or infinity")
-        return
-    sums.error += total_error
-    sums.source += total_norm
-    sums.tensors.append(TensorError(name=name, relative_rms=_relative(total_error, total_norm)))
-    if total_norm == 0:
-        return
-    # Small weights may share a scale with large ones, hence the floor of an average stretch; where
-    # a scale is lost, the error stays near 1.
-    relative = error / norm.clamp(min=total_norm / original.numel() * _STRETCH)
-    row, part = divmod(int(relative.argmax()), relative.shape[1])
-    sums.stretches.append(
-        StretchError(
-            name=name,
-            row=row,
-            column=part * _STRETCH,
-            relative_rms=math.sqrt(float(relative[row, part])),
+    def _compared(self, name: str, row: int, decoded: torch.Tensor, source: torch.Tensor) -> _Part:
+        part = partial(_Part, name, row, source.numel())
+        if name in self.kept:
+            return part(None, _is_equal(decoded, source, self.kept[name][0]))
+        if source.ndim == 1:
+            decoded, source = decoded[None], source[None]
+        return part(sums_of(decoded, source))
+
+    def put(self, part: _Part) -> None:
+        """Take in what was compared; in one thread."""
+        if part.sums is not None:
+            self.sums[part.name].add(part.row, part.sums)
+        elif not part.is_equal:
+            self.kept[part.name] = (self.kept[part.name][0], False)
+
+    def result(self) -> WeightsResult:
+        """What follows when all parts are in."""
+        measured = [sums.measured() for sums in self.sums.values()]
+        finite = [each for each in measured if each.is_finite]
+        problems = [
+            f"'{each.error.name}' decodes to NaN or infinity"
+            for each in measured
+            if not each.is_finite
+        ]
+        problems += [
+            f"'{name}' is kept in {dtype} and differs from its source"
+            for name, (dtype, is_equal) in self.kept.items()
+            if not is_equal
+        ]
+        weighted = getattr(self.plan.backend.options, "importance", None) is not None
+        stretches = [each.worst_stretch for each in finite if each.worst_stretch]
+        return WeightsResult(
+            relative_rms=_together(finite),
+            tensors=tuple(each.error for each in finite),
+            kinds=tuple(_kinds(finite)),
+            kept=len(self.kept),
+            worst_stretch=max(stretches, key=lambda found: found.relative_rms, default=None),
+            problems=(*self.problems, *problems, *outliers(finite, weighted=weighted)),
         )
+
+
+def stored_type(backend: Backend, planned: PlannedTensor) -> str:
+    """What to call the type of a quantized tensor: the container's own where it says all, else the
+    backend's name."""
+    return planned.stored[0].dtype if len(planned.stored) == 1 else backend.name
+
+
+def _is_equal(decoded: torch.Tensor, source: torch.Tensor, dtype: str) -> bool:
+    import torch
+
+    expected = source.to(dtypes.torch_dtype(dtype)).contiguous().view(torch.uint8)
+    return torch.equal(decoded.contiguous().view(torch.uint8), expected)
+
+
+def _kinds(tensors: Sequence[Measured]) -> Iterator[KindError]:
+    by_kind = defaultdict(list)
+    for each in tensors:
+        by_kind[re.sub(r"(?<=\.)\d+(?=\.)", "*", each.error.name, count=1)].append(each)
+    for name, them in by_kind.items():
+        yield KindError(
+            name=name,
+            tensors=len(them),
+            weights=sum(each.error.weights for each in them),
+            relative_rms=_together(them),
+        )
+
+
+def _together(tensors: Sequence[Measured]) -> float:
+    return relative(
+        sum(each.error_sum for each in tensors), sum(each.source_sum for each in tensors)
     )
-
-
-def _stretch_sums(
-    decoded: torch.Tensor, original: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sums of squares of the error and of the source, in float64: one row of stretches a row."""
-    import torch
-
-    # A quantized bias is one row.
-    rows = original.shape[0] if original.ndim > 1 else 1
-    decoded, original = decoded.reshape(rows, -1), original.reshape(rows, -1)
-    columns = original.shape[1]
-    width = -(-columns // _STRETCH)
-    error = torch.zeros(rows, width, dtype=torch.float64)
-    norm = torch.zeros(rows, width, dtype=torch.float64)
-    step = max(1, _CHUNK // columns)
-    for start in range(0, rows, step):
-        part = slice(start, start + step)
-        source = original[part].to(torch.float32)
-        difference = decoded[part].to(torch.float32) - source
-        for sums, values in ((error, difference), (norm, source)):
-            if columns % _STRETCH:
-                values = torch.nn.functional.pad(values, (0, width * _STRETCH - columns))
-            lengths = torch.linalg.vector_norm(values.view(-1, width, _STRETCH), dim=2)
-            sums[part] = lengths.double().square()
-    return error, norm
-
-
-def _check_kept(
-    name: str, decoded: torch.Tensor, original: torch.Tensor, dtype: str, sums: _Sums
-) -> None:
-    import torch
-
-    sums.kept += 1
-    expected = original.to(dtypes.torch_dtype(dtype)).contiguous().view(torch.uint8)
-    if not torch.equal(decoded.contiguous().view(torch.uint8), expected):
-        sums.problems.append(f"'{name}' is kept in {dtype} and differs from its source")
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Comparing takes less than reading does; more threads would only wait for one another."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _relative(error: float, norm: float) -> float:
-    if norm == 0:
-        return 0.0 if error == 0 else 1.0
-    return math.sqrt(error / norm)

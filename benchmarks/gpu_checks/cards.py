@@ -83,7 +83,8 @@ def report_cells(report: dict[str, Any] | None) -> tuple[str, str, str]:
     executions = (report["execution"] or {}).items()
     native = [name for name, how in executions if how["mode"] == "native"]
     pictures = report["pictures"]
-    psnr = f"{pictures['psnr_mean']:.1f} dB" if pictures else ""
+    mean = pictures["summary"]["psnr"]["mean"] if pictures else None
+    psnr = "" if mean is None else f"{mean:.1f} dB"
     if report["verdict"]["passed"]:
         return (", ".join(native), psnr, "passed")
     why = [check["text"] for check in report["verdict"]["checks"] if not check["passed"]]
