@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
+    from fluxconv.cards.blind_tests import merge_blind_tests
     from fluxconv.cards.collection_text import collection_description, item_note
     from fluxconv.cards.licences import Licence, licence_of
     from fluxconv.cards.metadata import metadata_problems
@@ -18,6 +19,7 @@ __all__ = [
     "collection_description",
     "item_note",
     "licence_of",
+    "merge_blind_tests",
     "metadata_problems",
     "refresh_card",
     "repository_name",
@@ -31,6 +33,7 @@ __getattr__ = lazy(
         "item_note": "collection_text",
         "Licence": "licences",
         "licence_of": "licences",
+        "merge_blind_tests": "blind_tests",
         "metadata_problems": "metadata",
         "repository_name": "naming",
         "refresh_card": "writing",

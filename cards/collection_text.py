@@ -56,7 +56,12 @@ def _sentence(facts: Facts) -> str:
     size = figures.size(facts.total_bytes)
     bits = f"{facts.variant.manifest.bits_per_weight:.2f} bits per weight"
     pictures = facts.report.pictures if facts.report else None
-    measured = f", PSNR {figures.psnr(pictures)}, SSIM {figures.ssim(pictures)}" if pictures else ""
+    scores = pictures.summary if pictures else {}
+    measured = "".join(
+        f", {score.title} {score.text(scores[score.name])}"
+        for score in (figures.PSNR, figures.SSIM)
+        if score.name in scores
+    )
     outcome = {
         "passed": "Passed validation.",
         "failed": "Did not pass validation.",

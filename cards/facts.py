@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from fluxconv.cards.blind_tests import Sitting, read_blind_tests
 from fluxconv.cards.naming import HUB, repository_name
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.checkpoint import read_json
@@ -20,11 +21,12 @@ class Facts:
     """One variant as the templates see it.
 
     `report` is the one that belongs to the manifest as it is now, whatever its verdict; None if
-    there is none, or if it is not to be relied on.
+    there is none, or if it is not to be relied on. `blind_tests` were taken on its pictures.
     """
 
     variant: Variant
     report: Report | None
+    blind_tests: tuple[Sitting, ...]
     namespace: str | None
     endpoint: str
 
@@ -119,7 +121,7 @@ def facts_of(
 ) -> Facts:
     """The facts of a variant; with `validated=False` its report, if any, is not relied on."""
     report = _valid_report(variant) if validated else None
-    return Facts(variant, report, namespace, endpoint)
+    return Facts(variant, report, _blind_tests(variant) if report else (), namespace, endpoint)
 
 
 def _valid_report(variant: Variant) -> Report | None:
@@ -131,3 +133,10 @@ def _valid_report(variant: Variant) -> Report | None:
         return None
     belongs = report.manifest_sha256 == hash_file(variant.root / MANIFEST_NAME).sha256
     return report if belongs else None
+
+
+def _blind_tests(variant: Variant) -> tuple[Sitting, ...]:
+    try:
+        return read_blind_tests(variant)
+    except BadInput:
+        return ()

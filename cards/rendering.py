@@ -16,6 +16,7 @@ from fluxconv.cards import figures
 from fluxconv.cards.escaping import Markdown, code, one_line, prose
 from fluxconv.cards.facts import Facts
 from fluxconv.cards.licences import Licence
+from fluxconv.cards.measurements import measured
 from fluxconv.cards.naming import (
     HUB,
     is_hub_id,
@@ -24,7 +25,7 @@ from fluxconv.cards.naming import (
     type_name,
 )
 from fluxconv.cards.snippets import drawing_settings, loading_snippet
-from fluxconv.cards.tables import file_table, measured_table
+from fluxconv.cards.tables import file_table
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.variant import Variant
 from fluxconv.validators.report import Report
@@ -67,7 +68,7 @@ def render_card(contents: CardContents) -> str:
         "requantized": manifest.source.requantized,
         "sizes": _sizes(first),
         "files": file_table(contents.own),
-        "measured": measured_table(rows, contents.own),
+        "measured": measured(rows, contents.own),
         "any_report": any(facts.report is not None for facts in rows),
         "own": [_validation(facts) for facts in contents.own],
         "sheets": _sheets(contents),
@@ -142,14 +143,19 @@ def _validation(facts: Facts) -> dict[str, Any]:
 def _compared(report: Report) -> str:
     done = [f"its {report.structure.tensors} stored tensors were compared with the plan"]
     if report.weights is not None:
-        done[0] += " and with the source"
+        done[0] += ", with the source as well"
+    if report.steps is not None:
+        count = sum(len(trajectory.steps) for trajectory in report.steps.trajectories)
+        done.append(f"{count} steps of the source were done again from the same inputs")
     if report.pictures is not None:
         count = len(report.pictures.pictures)
         of = f"{count} pictures were" if count != 1 else "one picture was"
         drawn = report.settings
         how = f"{drawn.width} x {drawn.height} pixels, {drawn.steps} steps, on {report.device}"
         done.append(f"{of} drawn with it and with the source ({how})")
-    return f"It was opened from disk in a fresh process, {', and '.join(done)}."
+    last = done.pop()
+    before = f"{', '.join(done)}, and " if done else ""
+    return f"It was opened from disk in a fresh process, {before}{last}."
 
 
 def _sheets(contents: CardContents) -> list[dict[str, Markdown]]:
@@ -209,6 +215,8 @@ def _settings(variant: Variant) -> list[str]:
                 given = [(f"--{key.removesuffix('s').replace('_', '-')}", each) for each in value]
             case "importance":  # its path is not known, and would say nothing elsewhere
                 given = [("--importance", f"FILE-WITH-SHA256-{value['sha256']}")]
+            case "effort":
+                given = [("--effort", value)]
             case _:
                 given = [("--option", f"{key}={json.dumps(value).strip(chr(34))}")]
         words += [word for flag, each in given for word in (flag, one_line(str(each)))]

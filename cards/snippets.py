@@ -5,6 +5,7 @@ from __future__ import annotations
 from fluxconv.cards.escaping import python_literal
 from fluxconv.cards.naming import is_hub_id
 from fluxconv.converters.errors import UsageError
+from fluxconv.converters.loading_code import loading_code
 from fluxconv.converters.variant import Variant
 from fluxconv.validators.report import Settings
 from fluxconv.validators.settings import load_settings
@@ -31,7 +32,6 @@ def loading_snippet(variant: Variant, repository: str, settings: Settings) -> st
     """
     if not is_hub_id(repository):
         raise UsageError(f"'{repository}' cannot be a repository; give OWNER/NAME")
-    files = {name: component.files[0] for name, component in variant.manifest.components.items()}
     drawing = _DRAWING.format(
         prompt=python_literal(settings.prompts[0]),
         height=settings.height,
@@ -41,7 +41,7 @@ def loading_snippet(variant: Variant, repository: str, settings: Settings) -> st
         max_sequence_length=settings.max_sequence_length,
         seed=settings.seeds[0],
     )
-    return variant.backend.snippet(repository, files).rstrip("\n") + "\n" + drawing
+    return loading_code(variant, repository).rstrip("\n") + "\n" + drawing
 
 
 def drawing_settings(variant: Variant) -> Settings:

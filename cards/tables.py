@@ -1,59 +1,84 @@
-"""The measured table: one row a variant, one entry of `COLUMNS` a column."""
+"""Tables of a card: a row a variant, an entry of `Column`s a column."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from fluxconv.cards import figures
 from fluxconv.cards.escaping import Markdown, cell, prose
 from fluxconv.cards.facts import Facts
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
-class Column:
-    """A heading and how a variant's value is found; a column of dashes alone is left out."""
+class Column(Generic[T]):
+    """A heading and how a row's value is found; a column of dashes alone is left out.
+
+    `explained` says what the figure is, for the words under the table.
+    """
 
     title: str
-    value: Callable[[Facts], str]
+    value: Callable[[T], str]
+    explained: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table, ready to be shown: all of its cells are Markdown; the first `left` columns are
-    words and stand at the left, the others are numbers."""
+    words and stand at the left, the others are numbers. `notes` explain the columns that are there.
+    """
 
     header: tuple[Markdown, ...]
     rows: tuple[tuple[Markdown, ...], ...]
     left: int = 1
+    notes: tuple[tuple[str, str], ...] = ()
 
 
-COLUMNS = (
+SIZES: tuple[Column[Facts], ...] = (
     Column("Quantized weights", lambda f: figures.size(f.weight_bytes)),
     Column("Whole pipeline", lambda f: figures.size(f.total_bytes)),
     Column("Bits per weight", lambda f: f"{f.variant.manifest.bits_per_weight:.2f}"),
-    Column("Weight error, transformer", lambda f: figures.percent(f.weight_error("transformer"))),
-    Column("Weight error, T5", lambda f: figures.percent(f.weight_error("text_encoder_2"))),
-    Column("PSNR", lambda f: figures.psnr(f.report.pictures if f.report else None)),
-    Column("SSIM", lambda f: figures.ssim(f.report.pictures if f.report else None)),
+    Column(
+        "Weight error, transformer",
+        lambda f: figures.percent(f.weight_error("transformer")),
+        "the root mean square of what quantization changed, over that of the source's weights",
+    ),
+    Column(
+        "Weight error, T5",
+        lambda f: figures.percent(f.weight_error("text_encoder_2")),
+        "the same of the text encoder",
+    ),
     Column("Verdict", lambda f: f.verdict),
 )
 
 
-def measured_table(rows: Sequence[Facts], own: Sequence[Facts]) -> Table:
-    """All variants, smallest first; those the card is of (`own`) are set in bold."""
-    ordered = sorted(rows, key=lambda facts: (facts.weight_bytes, facts.variant.name))
-    columns = [
-        column for column in COLUMNS if any(column.value(f) != figures.MISSING for f in ordered)
+def tabulate(rows: Sequence[tuple[Markdown, T]], columns: Sequence[Column[T]]) -> Table | None:
+    """The rows, each with its label; columns without a figure are left out, None if all are."""
+    shown = [
+        column for column in columns if any(column.value(row) != figures.MISSING for _, row in rows)
     ]
-    mine = {facts.variant.name for facts in own}
+    if not shown:
+        return None
     return Table(
-        (Markdown("Variant"), *(prose(column.title) for column in columns)),
-        tuple(
-            (_label(facts, facts.variant.name in mine), *(prose(c.value(facts)) for c in columns))
-            for facts in ordered
-        ),
+        (Markdown("Variant"), *(prose(column.title) for column in shown)),
+        tuple((label, *(prose(column.value(row)) for column in shown)) for label, row in rows),
+        notes=tuple((column.title, column.explained) for column in shown if column.explained),
     )
+
+
+def by_size(rows: Sequence[Facts], own: Sequence[Facts]) -> list[tuple[Markdown, Facts]]:
+    """All variants with their labels, smallest first; those that the card is of (`own`) in bold."""
+    mine = {facts.variant.name for facts in own}
+    ordered = sorted(rows, key=lambda facts: (facts.weight_bytes, facts.variant.name))
+    return [(_label(facts, facts.variant.name in mine), facts) for facts in ordered]
+
+
+def size_table(rows: Sequence[Facts], own: Sequence[Facts]) -> Table | None:
+    """How large every variant is, how far its weights are from the source's, and its verdict."""
+    return tabulate(by_size(rows, own), SIZES)
 
 
 def file_table(rows: Sequence[Facts]) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fluxconv.cards.blind_tests import BLIND_TEST_NAME
 from fluxconv.cards.licences import LICENCE_FILES
 from fluxconv.cards.naming import is_hub_id
 from fluxconv.cards.writing import GENERATED
@@ -123,7 +124,7 @@ def _plan(session: Session, repository: RemoteRepository, output: Path) -> Itera
         for path in repository.files:
             own = path.removeprefix(inner)
             if path.startswith(inner) and (
-                own in (MANIFEST_NAME, REPORT_NAME) or own.startswith(f"{IMAGES}/")
+                own in (MANIFEST_NAME, REPORT_NAME, BLIND_TEST_NAME) or own.startswith(f"{IMAGES}/")
             ):
                 files[own] = path
         for own, path in files.items():

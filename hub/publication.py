@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from fluxconv.cards.blind_tests import BLIND_TEST_NAME, read_blind_tests
 from fluxconv.cards.licences import licence_of
 from fluxconv.cards.naming import folder_in_repository, repository_name
 from fluxconv.converters.errors import BadInput, NotAVariant, UsageError
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
 from fluxconv.converters.variant import Variant, hash_file, is_safe_path
 from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, read_report
+from fluxconv.validators.results import Picture
 
 _CHUNK = 1 << 22
 
@@ -91,19 +93,25 @@ def published_paths(variant: Variant, *, validated: bool) -> dict[str, str]:
     if report is not None:
         for name in (REPORT_NAME, *report_images(report, variant.root)):
             names[name] = inner + name
+        if read_blind_tests(variant):
+            names[BLIND_TEST_NAME] = inner + BLIND_TEST_NAME
     return names
 
 
 def report_images(report: Report, root: Path) -> tuple[str, ...]:
     """The pictures that the report names, and its contact sheet if there is one."""
     pictures = report.pictures.pictures if report.pictures else ()
-    named = [name for picture in pictures for name in (picture.source, picture.variant)]
+    named = [name for picture in pictures for name in _pictures_of(picture)]
     if (root / CONTACT_SHEET).is_file():
         named.append(CONTACT_SHEET)
     for name in named:
         if not is_safe_path(name) or not name.startswith(f"{IMAGES}/"):
             raise BadInput(f"{root}/{REPORT_NAME}: names a picture outside {IMAGES}/")
     return tuple(dict.fromkeys(named))
+
+
+def _pictures_of(picture: Picture) -> tuple[str, str, str]:
+    return picture.source, picture.variant, picture.flip_map
 
 
 def assemble(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from fluxconv.cards.blind_tests import BLIND_TEST_NAME
 from fluxconv.cards.naming import folder_in_repository
 from fluxconv.converters.errors import BadInput, HubError, HubRefused, SourceChanged
 from fluxconv.converters.manifest import MANIFEST_NAME, Manifest
@@ -172,7 +173,9 @@ def _left_behind(
 ) -> tuple[str, ...]:
     old: set[str] = set()
     for variant in replaced:
-        old |= set(variant.manifest.files) | {variant.folder + REPORT_NAME}
+        old |= set(variant.manifest.files) | {
+            variant.folder + name for name in (REPORT_NAME, BLIND_TEST_NAME)
+        }
         pictures = f"{variant.folder}{IMAGES}/"
         old |= {path for path in remote.files if path.startswith(pictures)}
     return tuple(sorted((old & set(remote.files)) - needed))

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from reported import PROMPT, copied, reported
 
-from fluxconv.cards import licence_of, metadata_problems, refresh_card, repository_name, write_card
+from fluxconv.cards import metadata_problems, refresh_card, repository_name, write_card
 from fluxconv.cards.collection_text import (
     MAX_DESCRIPTION,
     MAX_NOTE,
@@ -23,18 +23,13 @@ from fluxconv.cards.collection_text import (
     collection_title,
     item_note,
 )
-from fluxconv.cards.licences import Licence
 from fluxconv.cards.readme import BEGIN, END, parse
 from fluxconv.converters import Variant
-from fluxconv.converters.errors import BadInput, MissingLicence, UsageError
-from fluxconv.validators.report import ComponentExecution, Settings
+from fluxconv.converters.errors import BadInput, UsageError
+from fluxconv.validators.report import Settings
+from fluxconv.validators.results import ComponentExecution
 
 BACKENDS = ("bnb-nf4", "torchao-int8", "gguf-q8_0")
-FLUX_DEV = {
-    "license": "other",
-    "license_name": "flux-1-dev-non-commercial-license",
-    "license_link": "LICENSE.md",
-}
 #: What a hostile checkpoint would like to put into a card.
 HOSTILE = (
     f'x` | {END}\n---\nlicense: mit\n---\n# Owned\n<script>alert(1)</script> <img src="x">'
@@ -113,26 +108,6 @@ def test_metadata_that_the_hub_refuses_is_found(changed: dict[str, Any], problem
     assert metadata_problems(good) == ()
     assert any(problem in text for text in metadata_problems(good | changed))
     assert metadata_problems({}) != ()
-
-
-def test_table_holds_every_variant_and_only_measured_numbers(
-    variants: dict[str, Variant], tiny_variants: dict[str, Variant], tmp_path: Path
-) -> None:
-    (tmp_path / "bare").mkdir()
-    bare = copied(tiny_variants["gguf-q8_0"], tmp_path / "bare")
-    text = write_card(
-        variants["bnb-nf4"], siblings=[variants["torchao-int8"], bare], repository="me/nf4"
-    ).read_text()
-    rows = {
-        cells[1]: cells for cells in (r.split("|") for r in text.splitlines()) if len(cells) > 5
-    }
-    nf4 = next(cells for name, cells in rows.items() if "`bnb-nf4`" in name)
-    gguf = next(cells for name, cells in rows.items() if "`gguf-q8_0`" in name)
-    assert any("31.2 dB" in cell for cell in nf4) and any("1.23 %" in cell for cell in nf4)
-    assert any("0.957" in cell for cell in nf4) and nf4[-2].strip() == "passed"
-    assert [cell.strip() for cell in gguf[-6:-1]] == ["–", "–", "–", "–", "not validated"]
-    assert "https://huggingface.co/me/tiny-flux-torchao-int8" in text
-    assert "<table>" in rendered(text)
 
 
 @pytest.mark.parametrize("how", ["no report", "failed", "stale", "not wanted"])
@@ -251,76 +226,6 @@ def test_nothing_in_a_checkpoint_can_break_a_card(
         assert ast.literal_eval(prompts[0]) == HOSTILE
     notice = (variant.root / "NOTICE").read_text()
     assert not any(line.startswith(("---", "#")) for line in notice.splitlines())
-
-
-def test_flux_dev_licence_and_notice_travel_with_the_weights(
-    tiny_variants: dict[str, Variant], tmp_path: Path
-) -> None:
-    variant = copied(
-        tiny_variants["bnb-nf4"],
-        tmp_path,
-        metadata=FLUX_DEV,
-        source_id="black-forest-labs/FLUX.1-dev",
-    )
-    with pytest.raises(MissingLicence, match=r"LICENSE\.md"):
-        write_card(variant)
-    assert not (variant.root / "README.md").exists()
-    (variant.root / "LICENSE.md").write_text("The licence.")
-    data = parse(write_card(variant).read_text(), "here").metadata
-    assert data["license"] == "other"
-    assert data["license_name"] == "flux-1-dev-non-commercial-license"
-    assert data["license_link"].endswith("/FLUX.1-dev/blob/main/LICENSE.md")
-    notice = (variant.root / "NOTICE").read_text()
-    assert notice.startswith("The FLUX.1 [dev] Model is licensed by Black Forest Labs. Inc. under")
-    assert "These weights were modified: they were quantized with fluxconv" in notice
-    assert (variant.root / "LICENSE.md").read_text() == "The licence."
-    assert licence_of(variant).gated
-
-
-def test_apache_licence_text_is_added_where_it_is_missing(variants: dict[str, Variant]) -> None:
-    write_card(variants["bnb-nf4"])
-    assert "Apache License" in (variants["bnb-nf4"].root / "LICENSE.md").read_text()
-
-
-def test_notice_of_the_source_is_kept(variants: dict[str, Variant]) -> None:
-    root = variants["bnb-nf4"].root
-    (root / "NOTICE").write_text("By somebody.")
-    write_card(variants["bnb-nf4"])
-    assert (root / "NOTICE").read_text() == "By somebody."
-    assert "quantized with fluxconv" in (root / "NOTICE.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("metadata", "what"),
-    [
-        ({}, "license: "),
-        ({"license": None}, "license: "),
-        ({"license": "other"}, "license_name"),
-        ({"license": "secret-sauce"}, r"LICENSE\.md"),
-        ({"license": "mit"}, r"LICENSE\.md"),
-    ],
-)
-def test_missing_or_unknown_licence_says_what_to_add(
-    tiny_variants: dict[str, Variant], tmp_path: Path, metadata: dict[str, Any], what: str
-) -> None:
-    variant = copied(tiny_variants["bnb-nf4"], tmp_path, metadata=metadata)
-    with pytest.raises(MissingLicence, match=what) as caught:
-        licence_of(variant)
-    assert str(variant.root) in str(caught.value)
-
-
-def test_unknown_licence_passes_with_its_text(
-    tiny_variants: dict[str, Variant], tmp_path: Path
-) -> None:
-    variant = copied(tiny_variants["bnb-nf4"], tmp_path, metadata={"license": "Secret Sauce 1.0"})
-    (variant.root / "LICENSE.txt").write_text("Terms.")
-    licence = licence_of(variant)
-    assert isinstance(licence, Licence)
-    assert licence.metadata == {
-        "license": "other",
-        "license_name": "secret-sauce-1.0",
-        "license_link": "LICENSE.txt",
-    }
 
 
 def test_collection_words_fit_the_hubs_limits(

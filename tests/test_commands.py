@@ -15,7 +15,7 @@ from fluxconv.converters import Checkpoint, Variant
 
 COMMANDS = (
     *("backends", "inspect", "plan", "quantize", "dequantize", "validate"),
-    *("generate", "card", "push", "download", "hub", "importance"),
+    *("generate", "card", "push", "download", "hub", "importance", "benchmark", "recommend"),
 )
 
 
@@ -143,6 +143,11 @@ def test_generate_draws_a_picture(tiny_variants: dict[str, Variant], tmp_path: P
         (["plan", "{tiny}", "--backend", "bnb-nf5"], 2, "did you mean bnb-nf4"),
         (["plan", "/no/such/folder", "--backend", "bnb-nf4"], 3, "no such folder"),
         (["plan", "{tests}", "--backend", "bnb-nf4"], 3, "no Flux checkpoint here"),
+        (
+            ["plan", "{tiny}", "--backend", "bnb-nf4", "--component", "vae"],
+            2,
+            "--component vae: is carried over as it is",
+        ),
         (["inspect", "/no/such/folder"], 3, "no such file"),
         (["quantize", "{tiny}", "--backend", "bnb-nf4", "-o", "/proc/nowhere"], 3, "/proc"),
         (["quantize", "{tiny}", "--backend", "bnb-nf4", "-o", "{tiny}"], 3, "lies in the source"),

@@ -14,7 +14,7 @@ import synthetic
 import torch
 from safetensors.torch import load_file
 from single_files import PREFIX, Tensors, packed, save, transformer_of
-from validating import QUICK
+from validating import QUICK, quick
 
 from fluxconv.cards import write_card
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, plan, quantize
@@ -177,7 +177,7 @@ def test_it_is_the_reference_of_its_variants(
     file = save(_newer(packed(weights)), tmp_path / "in")
     source = open_checkpoint(file, base=tiny_checkpoint.root)
     (variant,) = quantize(source, ["gguf-q8_0"], tmp_path / "out")
-    (report,) = validate([variant], source, settings=QUICK)
+    (report,) = validate([variant], source, settings=QUICK, options=quick(tmp_path))
     assert report.verdict.passed, [c.text for c in report.verdict.checks if not c.passed]
     assert report.reference_difference is None
     assert report.pictures
