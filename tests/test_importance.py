@@ -304,10 +304,8 @@ def test_command_writes_the_file_and_says_so(tiny_checkpoint: Checkpoint, tmp_pa
 # What it is for ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "backend",
-    ["gguf-q2_k", *(pytest.param(f"gguf-q{n}_k_s", marks=pytest.mark.slow) for n in (3, 4))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["gguf-q2_k", "gguf-q3_k_s", "gguf-q4_k_s"])
 def test_same_bytes_less_error_of_the_output(
     backend: str, teacher: Teacher, tiny_checkpoint: Checkpoint, file: Path, tmp_path: Path
 ) -> None:

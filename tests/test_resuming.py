@@ -207,7 +207,7 @@ def test_source_changed_while_it_is_read(tiny_checkpoint: Checkpoint, tmp_path: 
 
     with pytest.raises(SourceChanged, match="changed"):
         quantize(open_checkpoint(source), ["gguf-q8_0"], tmp_path / "out", progress=Touches())
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_interrupted_command_goes_on(

@@ -53,7 +53,7 @@ def standfirst(comparison: Comparison) -> str:
     floor = comparison.noise_floor
     if floor and floor.steps_rms:
         text += (
-            f" For scale: the source in {floor.dtype} differs from itself by "
+            f" For scale: the source in {floor.dtype} differs from the source in bf16 by "
             f"{figures.percent(floor.steps_rms)}."
         )
     return text
