@@ -5,16 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ROOMS := commands hub cards validators converters
 
-.PHONY: demo test test-slow browser check bench clean
+.PHONY: demo test test-slow test-wide browser check bench clean
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
 
 test: $(READY) browser
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not wide"
 
 test-slow: $(READY) browser
 	$(BIN)/pytest -m slow
+
+test-wide: $(READY)
+	$(BIN)/pytest -m wide
 
 browser: $(READY)
 	@bash tests/install_chromium.sh $(BIN)/playwright

@@ -55,6 +55,7 @@ step "What was made"
 run fluxconv validate --show "${variants[@]}"
 cat <<END
 
+report           ${out#"$root"/}/variants/comparison-tiny-flux/report.html  (open it in a browser)
 contact sheets   ${variants[0]#"$root"/}/images/contact-sheet.png  (and in the other two)
 cards            ${variants[0]#"$root"/}/README.md  (and in the other two)
 drawn picture    ${out#"$root"/}/drawn.png

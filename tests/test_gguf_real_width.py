@@ -21,10 +21,12 @@ from fluxconv.converters.planning import ComponentPlan
 from fluxconv.hub import push
 from fluxconv.hub.rehearsal import running
 
-pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parent
 
 BACKENDS = tuple(name for name in all_backends() if name.startswith("gguf-"))
+#: One file that holds every type, and the one whose card is run; the others take many minutes.
+FEW = ("every type", "gguf-q8_0")
+OTHERS = tuple(name for name in BACKENDS if name not in FEW)
 #: Every type in one file, a K type for the swapped halves of the output's modulation among them.
 EVERY_TYPE = (
     "adaLN=Q4_K",
@@ -46,10 +48,20 @@ EVERY_TYPE = (
 
 
 @pytest.fixture(scope="module")
-def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Variant]]:
-    """One for each GGUF backend, and one of every type, in one pass over a pipeline with one double
-    and one single block of real width. 8 GB, which go when the tests are done."""
-    folder = tmp_path_factory.mktemp("real-width")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Variant]]:
+    """Those of `FEW`."""
+    yield from _made(tmp_path_factory.mktemp("few"), FEW)
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Variant]]:
+    """One for each other GGUF backend."""
+    yield from _made(tmp_path_factory.mktemp("others"), OTHERS)
+
+
+def _made(folder: Path, names: tuple[str, ...]) -> Iterator[dict[str, Variant]]:
+    """In one pass over a pipeline with one double and one single block of real width. Half a GB
+    each, which go when the tests are done."""
     script = TESTS / "checkpoints" / "synthetic.py"
     options = ["--double", "1", "--single", "1", "--width", "3072", "--heads", "24"]
     tiny = TESTS / "checkpoints" / "tiny-flux"
@@ -58,8 +70,8 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Var
     )
     shutil.copy(tiny / "validation.yaml", folder / "wide-flux")
     (folder / "wide-flux" / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
-    backends = {name: get_backend(name) for name in BACKENDS}
-    backends["every type"] = get_backend("gguf-bf16").configured({"tensor_types": EVERY_TYPE})
+    mixed = get_backend("gguf-bf16").configured({"tensor_types": EVERY_TYPE})
+    backends = {n: mixed if n == "every type" else get_backend(n) for n in names}
     checkpoint = open_checkpoint(folder / "wide-flux")
     made = quantize(checkpoint, list(backends.values()), folder / "out")
     yield dict(zip(backends, made, strict=True))
@@ -122,20 +134,30 @@ def said_by_loader(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], li
     disable_propagation()
 
 
-def test_every_type_is_in_one_of_them(variants: dict[str, Variant]) -> None:
-    plan = variants["every type"].component_plans()["transformer"]
+@pytest.mark.slow
+def test_every_type_is_in_one_of_them(few: dict[str, Variant]) -> None:
+    plan = few["every type"].component_plans()["transformer"]
     assert {stored.dtype for tensor in plan.tensors for stored in tensor.stored} == set(TYPES)
 
 
-@pytest.mark.parametrize("which", [*BACKENDS, "every type"])
+@pytest.mark.parametrize(
+    ("which", "made"),
+    [
+        *(pytest.param(name, "few", marks=pytest.mark.slow) for name in FEW),
+        *(pytest.param(name, "others", marks=pytest.mark.wide) for name in OTHERS),
+    ],
+)
 def test_diffusers_finds_the_planned_types_and_computes_the_same(
-    which: str, variants: dict[str, Variant], said_by_loader: Callable[[], list[str]]
+    which: str,
+    made: str,
+    said_by_loader: Callable[[], list[str]],
+    request: pytest.FixtureRequest,
 ) -> None:
     """diffusers dequantizes in fp16, whose last place is 2^-10 of a weight; the blocks amplify
     that. With weights so rounded, a plain model's output is diffusers' bit for bit."""
     from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
 
-    native, decoded, plan = _opened(variants[which])
+    native, decoded, plan = _opened(request.getfixturevalue(made)[which])
     assert said_by_loader() == []
     assert _types_found(native) == _types_planned(plan)
     found, wanted = _output(native), _output(decoded)
@@ -188,12 +210,13 @@ def _decoded(file: Path, config: Mapping[str, Any]) -> Any:
     return model
 
 
-def test_code_of_the_published_card_draws(variants: dict[str, Variant], tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_code_of_the_published_card_draws(few: dict[str, Variant], tmp_path: Path) -> None:
     """Loaded from the Hub by diffusers and transformers alone. Noise for a picture: the weights of
     this width are random."""
     with running(tmp_path / "hub") as hub:
         push(
-            [variants["gguf-q8_0"]],
+            [few["gguf-q8_0"]],
             "rehearsal",
             validate_required=False,
             token=hub.token,
