@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import sys
 import traceback
 from typing import NoReturn
@@ -62,6 +63,11 @@ def cli() -> None:
 def main() -> NoReturn:
     """Run the command line and exit with its documented code."""
     code = run(sys.argv[1:])
+    if code == Interrupted.exit_code:
+        # Threads in the midst of compiled code cannot be ended in order: some abort the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     # Else the interpreter looks through everything that torch has made before it goes.
     gc.freeze()
     sys.exit(code)
