@@ -13,6 +13,7 @@ from fluxconv.commands.options import (
     base_option,
     choose_device,
     device_option,
+    drawing_options,
     variants_argument,
 )
 from fluxconv.commands.output import Output, output_options, size
@@ -50,11 +51,7 @@ if TYPE_CHECKING:
     "--prompts", type=click.Path(path_type=Path), help="Text file with one prompt a line."
 )
 @click.option("--seed", "seeds", type=int, multiple=True, help="Seed; give it once for each.")
-@click.option("--steps", type=int, help="Denoising steps.")
-@click.option("--height", type=int, help="Pixels.")
-@click.option("--width", type=int, help="Pixels.")
-@click.option("--guidance", type=float, help="Guidance scale.")
-@click.option("--max-sequence-length", type=int, help="Tokens that T5 reads.")
+@drawing_options
 @click.option(
     "-o",
     "--output",

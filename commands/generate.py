@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from fluxconv.commands.options import base_option, choose_device, device_option, revision_option
+from fluxconv.commands.options import (
+    base_option,
+    choose_device,
+    device_option,
+    drawing_options,
+    offload_option,
+    revision_option,
+)
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import BadInput, OutputExists, UsageError
 from fluxconv.converters.modes import Offload, find_mode
@@ -25,16 +32,8 @@ from fluxconv.converters.modes import Offload, find_mode
     help="PNG file to write.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the noise.")
-@click.option("--steps", type=int, help="Denoising steps.")
-@click.option("--height", type=int, help="Pixels.")
-@click.option("--width", type=int, help="Pixels.")
-@click.option("--guidance", type=float, help="Guidance scale.")
-@click.option("--max-sequence-length", type=int, help="Tokens that T5 reads.")
-@click.option(
-    "--offload",
-    type=click.Choice(["model", "group"]),
-    help="Keep one component or one layer at a time on the GPU, the rest in main memory.",
-)
+@drawing_options
+@offload_option
 @click.option("--compile", "compiles", is_flag=True, help="Compile the transformer first.")
 @click.option("--no-metadata", is_flag=True, help="Do not write into the PNG how it was drawn.")
 @click.option("--overwrite", is_flag=True, help="Replace the picture if it is there.")
