@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
@@ -103,8 +104,10 @@ class SourceDrawings:
         assert found
         return found
 
+    @cached_property
     def noise_floor(self) -> NoiseFloor | None:
-        """What the source differs from itself by; None if the settings ask for none."""
+        """What the source differs from itself by; None if the settings ask for none. It must have
+        been drawn."""
         pictures = pictures_of(self._settings)[: self._settings.noise]
         if not pictures:
             return None

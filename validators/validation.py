@@ -160,7 +160,7 @@ class _Run:
                 device=self.options.device,
                 machine=self.machine,
                 versions=versions,
-                noise_floor=self.source.noise_floor() if "pictures" in found.results else None,
+                noise_floor=self.source.noise_floor if "pictures" in found.results else None,
                 performance=performance,
                 source_performance=of_source,
                 verdict=verdict.verdict(found.checks),
