@@ -17,8 +17,14 @@ from hub_client import MIB, api_of, commit, download, send, sha256
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fluxconv.hub.rehearsal import RehearsalHub, create_app, running, serve
-from fluxconv.hub.rehearsal.server import ServerError, start
+from fluxconv.hub.rehearsal import (
+    RehearsalHub,
+    ServerError,
+    create_app,
+    running,
+    serve,
+    start,
+)
 
 pytestmark = pytest.mark.usefixtures("online_client")
 
@@ -112,7 +118,7 @@ def test_only_loopback_is_served_unless_asked_for(host: str, tmp_path: Path) -> 
 def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path;"
-        "from fluxconv.hub.rehearsal.server import start;"
+        "from fluxconv.hub.rehearsal import start;"
         "print(start(Path(sys.argv[1])).port, flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "hub")]

@@ -7,8 +7,10 @@ files, branches, tags, visibility and collections, all kept in one folder on dis
 Where things are:
 
 ==================  ===============================================================
-``server.py``       starting, stopping, and why only loopback
-``app.py``          the table of routes, and the seam where faults can be inserted
+``server.py``       serving, and why only loopback
+``process.py``      a server in a process of its own, for tests
+``app.py``          the table of routes, and the seam at which faults are inserted
+``faults/``         how it can be made to fail, from a script or from Python
 ``call.py``         one request as the handlers see it
 ``store.py``        the folder on disk: its layout and its promise
 ``repository.py``   one repository: settings, commits, refs
@@ -19,6 +21,16 @@ The other modules are the endpoints, one subject a file.
 """
 
 from fluxconv.hub.rehearsal.app import create_app
-from fluxconv.hub.rehearsal.server import RehearsalHub, running, serve
+from fluxconv.hub.rehearsal.limits import Limits
+from fluxconv.hub.rehearsal.process import RehearsalHub, running, start
+from fluxconv.hub.rehearsal.server import ServerError, serve
 
-__all__ = ["RehearsalHub", "create_app", "running", "serve"]
+__all__ = [
+    "Limits",
+    "RehearsalHub",
+    "ServerError",
+    "create_app",
+    "running",
+    "serve",
+    "start",
+]

@@ -1,4 +1,4 @@
-"""The process that ``server.start`` starts; people use ``fluxconv hub serve``.
+"""The process that ``process.start`` starts; people use ``fluxconv hub serve``.
 
 It says one line on standard output, ``ready URL`` or ``failed REASON``, and ends when its
 standard input is closed: with its parent, however that died.
@@ -14,7 +14,9 @@ import threading
 from pathlib import Path
 
 from fluxconv.hub.rehearsal.accounts import DEFAULT_USER
-from fluxconv.hub.rehearsal.server import FAILED, READY, ServerError, serve
+from fluxconv.hub.rehearsal.limits import Limits
+from fluxconv.hub.rehearsal.process import FAILED, READY
+from fluxconv.hub.rehearsal.server import ServerError, serve
 
 
 def _main() -> None:
@@ -23,6 +25,9 @@ def _main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--user", default=DEFAULT_USER)
     parser.add_argument("--organization", action="append", default=[])
+    parser.add_argument("--multipart-above", type=int, default=Limits.multipart_above)
+    parser.add_argument("--part-size", type=int, default=Limits.part_size)
+    parser.add_argument("--quota", type=int)
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -32,6 +37,7 @@ def _main() -> None:
             ready=lambda url: _say(READY, url),
             user=arguments.user,
             organizations=arguments.organization,
+            limits=Limits(arguments.multipart_above, arguments.part_size, arguments.quota),
         )
     except ServerError as error:
         _say(FAILED, str(error))

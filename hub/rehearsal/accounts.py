@@ -85,16 +85,25 @@ class Accounts:
         """Every token by its name."""
         return {entry["name"]: entry["token"] for entry in self._read()["tokens"]}
 
+    def owner(self) -> str:
+        """The first user: whose server it is."""
+        return str(self._read()["tokens"][0]["user"])
+
+    def token_name(self, authorization: str) -> str | None:
+        """What the token in an ``Authorization`` header is called, None if nobody owns it."""
+        try:
+            return self.identify(authorization).token_name
+        except HubError:
+            return None
+
     def identify(self, authorization: str | None) -> Identity:
         """Who sent this ``Authorization`` header; 401 for a token that nobody owns."""
         if authorization is None:
             return Identity()
-        scheme, _, token = authorization.partition(" ")
+        token = token_in(authorization)
         data = self._read()
         for entry in data["tokens"]:
-            if scheme.lower() == "bearer" and hmac.compare_digest(
-                entry["token"].encode(), token.strip().encode()
-            ):
+            if hmac.compare_digest(entry["token"].encode(), token.encode()):
                 user = data["users"].get(entry["user"], {})
                 organizations = tuple(user.get("organizations", ()))
                 return Identity(entry["user"], entry["role"], entry["name"], organizations)
@@ -135,6 +144,12 @@ class Accounts:
         if not isinstance(data, dict):
             raise HubError(500, "accounts.json is missing or is not a JSON object")
         return data
+
+
+def token_in(authorization: str) -> str:
+    """The token of an ``Authorization`` header, empty if that is of another kind."""
+    scheme, _, token = authorization.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def account_id(name: str) -> str:

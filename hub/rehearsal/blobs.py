@@ -46,11 +46,15 @@ class BlobWriter:
         if target.exists():
             self.discard()
             return name
+        self.keep_at(target)
+        return name
+
+    def keep_at(self, path: Path) -> None:
+        """Flush the content and give it a name of the caller's, outside the folder of contents."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        self._disk.move(self._path, target)
-        return name
+        self._disk.move(self._path, path)
 
     def discard(self) -> None:
         """Forget the content; does nothing after ``keep``."""

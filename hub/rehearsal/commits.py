@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import time
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -13,7 +12,7 @@ from fluxconv.hub.rehearsal.call import Call
 from fluxconv.hub.rehearsal.changes import apply, read_request
 from fluxconv.hub.rehearsal.errors import HubError, bad_request, revision_not_found
 from fluxconv.hub.rehearsal.names import check_file_path, is_short_sha
-from fluxconv.hub.rehearsal.repository import HEADS, Commit, Repository
+from fluxconv.hub.rehearsal.repository import HEADS, Commit
 from fluxconv.hub.rehearsal.upload_modes import is_ignored, is_large
 
 _MAX_FILES = 1000
@@ -57,19 +56,14 @@ def create(call: Call) -> Response:
     if repo.ref(HEADS, branch) is None:
         raise revision_not_found(branch)
     request = read_request(call.store, repo, call.body)
-    with repo.lock:
-        head = _head(repo, branch)
-        _check_parent(request.parent, head)
-        commit = repo.add_commit(
-            parents=(head.sha,),
-            author=call.identity.require_user(),
-            # Commits of one second keep their order, and no commit is older than its parent.
-            timestamp=max(int(time.time()), head.timestamp),
-            title=request.title,
-            description=request.description,
-            files=apply(call.store, repo, request, dict(head.files)),
-        )
-        repo.set_ref(HEADS, branch, commit.sha)
+    commit = repo.advance(
+        branch,
+        author=call.identity.require_user(),
+        title=request.title,
+        description=request.description,
+        change=lambda tree: apply(call.store, repo, request, tree),
+        check=lambda head: _check_parent(request.parent, head),
+    )
     return JSONResponse(
         {
             "success": True,
@@ -78,14 +72,6 @@ def create(call: Call) -> Response:
             "hookOutput": "",
         }
     )
-
-
-def _head(repo: Repository, branch: str) -> Commit:
-    # Read again under the lock: the branch may have moved, or gone, while the body was read.
-    sha = repo.ref(HEADS, branch)
-    if sha is None:
-        raise revision_not_found(branch)
-    return repo.commit(sha)
 
 
 def _check_parent(parent: str | None, head: Commit) -> None:

@@ -4,6 +4,9 @@
 ``commits/<sha1>.json``   one commit: parents, message, and every file of its tree
 ``refs/heads/<name>``     one branch, ``{"commit": sha1}``; the name is percent-encoded
 ``refs/tags/<name>``      one tag, the same
+``refs/pr/<number>``      the branch of one pull request, the same
+``discussions/<n>.json``  one discussion or pull request (see ``discussions.py``)
+``access.json``           who asked for access, if it is gated (see ``access.py``)
 ``objects/<sha256>``      an empty file: this large content was uploaded to this repository
 
 A commit becomes visible by the one rename that moves a branch; everything it needs was written
@@ -14,7 +17,8 @@ from __future__ import annotations
 
 import datetime
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ from fluxconv.hub.rehearsal.names import is_sha1, is_short_sha
 DEFAULT_BRANCH = "main"
 HEADS = "heads"
 TAGS = "tags"
+PULLS = "pr"
 
 
 @dataclass(frozen=True)
@@ -133,11 +138,48 @@ class Repository:
         self._disk.write_json(self.path / "commits" / f"{sha}.json", data)
         return commit
 
+    def advance(
+        self,
+        branch: str,
+        *,
+        author: str,
+        title: str,
+        description: str,
+        change: Callable[[dict[str, File]], Mapping[str, File]],
+        check: Callable[[Commit], None] = lambda head: None,
+        kind: str = HEADS,
+    ) -> Commit:
+        """Put a commit on a branch: ``change`` makes its tree out of the head's.
+
+        ``check`` may refuse the head. Nobody else moves the branch meanwhile.
+        """
+        with self.lock:
+            sha = self.ref(kind, branch)
+            if sha is None:
+                raise revision_not_found(branch)
+            head = self.commit(sha)
+            check(head)
+            commit = self.add_commit(
+                parents=(head.sha,),
+                author=author,
+                # Commits of one second keep their order, and none is older than its parent.
+                timestamp=max(int(time.time()), head.timestamp),
+                title=title,
+                description=description,
+                files=change(dict(head.files)),
+            )
+            self.set_ref(kind, branch, commit.sha)
+        return commit
+
     def resolve(self, revision: str) -> Commit:
-        """The commit that a branch, a tag, or a full or shortened hash means."""
+        """The commit that a branch, a tag, a pull request or a full or shortened hash means."""
         for kind in (HEADS, TAGS):
             name = revision.removeprefix(f"refs/{kind}/")
             sha = self.ref(kind, name)
+            if sha is not None:
+                return self.commit(sha)
+        if revision.startswith(f"refs/{PULLS}/"):
+            sha = self.ref(PULLS, revision.removeprefix(f"refs/{PULLS}/"))
             if sha is not None:
                 return self.commit(sha)
         if is_sha1(revision):
@@ -194,8 +236,27 @@ class Repository:
         """Remember that this large content was uploaded to this repository."""
         with self.lock:
             self.settings()  # a repository that was deleted meanwhile must not come back
+            self.damaged_path(sha256).unlink(missing_ok=True)
             if not self.has_object(sha256):
                 self._disk.write_bytes(self.path / "objects" / sha256, b"")
+
+    def revoke_object(self, sha256: str) -> None:
+        """Forget that this large content was uploaded: it will be asked for again."""
+        with self.lock:
+            (self.path / "objects" / sha256).unlink(missing_ok=True)
+
+    # Harm done on purpose --------------------------------------------------------------------
+
+    def damaged_path(self, sha256: str) -> Path:
+        """Where the bytes lie that this repository gives out instead of the right ones, if any."""
+        return self.path / "damaged" / sha256
+
+    def rewrite_files(self, commit: Commit, files: Mapping[str, File]) -> None:
+        """Change a commit's tree under its name, which no honest server does."""
+        path = self.path / "commits" / f"{commit.sha}.json"
+        data = read_json(path)
+        described = {name: vars(files[name]) for name in sorted(files)}
+        self._disk.write_json(path, {**(data or {}), "files": described})
 
     def create_folders(self) -> None:
         """The empty shape of a new repository."""

@@ -6,6 +6,7 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from fluxconv.hub.rehearsal.blobs import CHUNK
 from fluxconv.hub.rehearsal.call import Call
 from fluxconv.hub.rehearsal.errors import HubError, entry_not_found
-from fluxconv.hub.rehearsal.repository import Commit, File
+from fluxconv.hub.rehearsal.repository import Commit, File, Repository
 
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 # Shown as text, whatever it claims to be: a browser must not run what somebody uploaded.
@@ -23,7 +24,7 @@ _PLAIN = {"text/html", "application/xhtml+xml", "image/svg+xml", "text/javascrip
 
 def resolve(call: Call) -> Response:
     """``GET`` or ``HEAD /NS/NAME/resolve/REV/PATH``."""
-    commit, path, file = _find(call)
+    repo, commit, path, file = _find(call)
     headers = {
         "X-Repo-Commit": commit.sha,
         "ETag": f'"{file.etag}"',
@@ -44,7 +45,7 @@ def resolve(call: Call) -> Response:
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     try:
-        source = call.store.blobs.path(file.sha256).open("rb")
+        source = _stored(call, repo, file).open("rb")
     except FileNotFoundError:
         # Somebody removed it from the folder; the Hub would say this when its storage fails.
         raise HubError(503, f"The content of {path} is missing in storage") from None
@@ -53,7 +54,7 @@ def resolve(call: Call) -> Response:
 
 def raw(call: Call) -> Response:
     """``GET`` or ``HEAD /NS/NAME/raw/REV/PATH``: for a large file, its pointer."""
-    commit, _, file = _find(call)
+    _, commit, _, file = _find(call)
     if not file.lfs:
         return resolve(call)
     pointer = file.pointer
@@ -67,14 +68,19 @@ def raw(call: Call) -> Response:
     )
 
 
-def _find(call: Call) -> tuple[Commit, str, File]:
+def _stored(call: Call, repo: Repository, file: File) -> Path:
+    damaged = repo.damaged_path(file.sha256)
+    return damaged if damaged.exists() else call.store.blobs.path(file.sha256)
+
+
+def _find(call: Call) -> tuple[Repository, Commit, str, File]:
     repo = call.readable_repository()
     commit = call.commit(repo)
     path = call.parameter("path")
     file = commit.files.get(path)
     if file is None:
         raise entry_not_found("Entry not found", commit.sha)
-    return commit, path, file
+    return repo, commit, path, file
 
 
 def _requested_range(headers: Mapping[str, str], size: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Starting and stopping the rehearsal Hub.
+"""Serving the rehearsal Hub in this process.
 
 It listens on loopback only, for three reasons: its tokens travel unencrypted; the token that it
 prints may write and delete everything in its folder; and it tells Xet clients to write into that
@@ -9,17 +9,9 @@ for with ``allow_remote``.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import ipaddress
-import select
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvicorn
@@ -27,12 +19,14 @@ from starlette.middleware import Middleware
 
 from fluxconv.hub.rehearsal.accounts import DEFAULT_USER, Accounts
 from fluxconv.hub.rehearsal.app import create_app
+from fluxconv.hub.rehearsal.connection import Protocol
 from fluxconv.hub.rehearsal.disk import Disk
+from fluxconv.hub.rehearsal.faults import Fault
+from fluxconv.hub.rehearsal.faults.admin import admin_app
+from fluxconv.hub.rehearsal.faults.injection import Faults, Injection
+from fluxconv.hub.rehearsal.limits import Limits
 from fluxconv.hub.rehearsal.store import Store, StoreError
 
-_MODULE = "fluxconv.hub.rehearsal"
-# The first word that the process says.
-READY, FAILED = "ready", "failed"
 # Seconds that answers under way may take once a stop was asked for.
 _GRACE = 3
 
@@ -49,18 +43,24 @@ def serve(
     *,
     user: str = DEFAULT_USER,
     organizations: Sequence[str] = (),
-    middleware: Sequence[Middleware] = (),
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    faults: Sequence[Fault] = (),
     allow_remote: bool = False,
 ) -> None:
     """Serve a folder until the process is interrupted; port 0 takes a free one.
 
     ``ready`` is called with the address as soon as it answers. ``user`` and ``organizations``
-    name the first accounts of a new folder; an existing one keeps its own.
+    (``NAME`` or ``NAME:ROLE``) name the first accounts of a new folder; an existing one keeps its
+    own. ``faults`` are in force from the first request on.
     """
     listener = _listen(host, port, allow_remote)
-    with listener, _open_store(directory, user, organizations) as store:
+    with listener, _open_store(directory, user, organizations, limits) as store:
+        state = Faults()
+        state.add(faults)
+        injection = Middleware(Injection, store=store, faults=state, admin=admin_app(store, state))
         config = uvicorn.Config(
-            create_app(store, middleware=middleware),
+            create_app(store, middleware=[injection]),
+            http=Protocol,
             log_level="warning",
             access_log=False,
             lifespan="off",
@@ -76,86 +76,6 @@ def serve(
 def tokens(directory: Path) -> dict[str, str]:
     """The tokens of a folder that has been served: ``write``, ``read``, ``visitor``."""
     return Accounts(Disk(directory)).tokens()
-
-
-@dataclass
-class RehearsalHub:
-    """A rehearsal Hub that runs in a process of its own."""
-
-    directory: Path
-    url: str
-    process: subprocess.Popen[bytes]
-    tokens: dict[str, str] = field(repr=False)
-
-    @property
-    def token(self) -> str:
-        """The token of the first user, with write role."""
-        return self.tokens["write"]
-
-    @property
-    def read_token(self) -> str:
-        """The first user's token that may only read."""
-        return self.tokens["read"]
-
-    @property
-    def visitor_token(self) -> str:
-        """The token of another user, who is in no organisation."""
-        return self.tokens["visitor"]
-
-    @property
-    def port(self) -> int:
-        """Where it listens; give it to the next ``start`` to keep the address."""
-        return urllib.parse.urlsplit(self.url).port or 0
-
-    def stop(self) -> None:
-        """Let answers under way finish, then end the process."""
-        _end(self.process, signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End the process as ``kill -9`` does."""
-        _end(self.process, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def running(
-    directory: Path,
-    *,
-    port: int = 0,
-    user: str = DEFAULT_USER,
-    organizations: Sequence[str] = (),
-    timeout: float = 30.0,
-) -> Iterator[RehearsalHub]:
-    """A rehearsal Hub in another process: it answers when the block starts, is gone at its end.
-
-    It also ends when this process dies, in whatever way: its standard input is then closed.
-    """
-    hub = start(directory, port=port, user=user, organizations=organizations, timeout=timeout)
-    try:
-        yield hub
-    finally:
-        hub.stop()
-
-
-def start(
-    directory: Path,
-    *,
-    port: int = 0,
-    user: str = DEFAULT_USER,
-    organizations: Sequence[str] = (),
-    timeout: float = 30.0,
-) -> RehearsalHub:
-    """Start a rehearsal Hub in another process and wait until it answers; ``stop`` ends it."""
-    command = [sys.executable, "-m", _MODULE, str(directory), "--port", str(port), "--user", user]
-    for organization in organizations:
-        command += ["--organization", organization]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        url = _wait_for_address(process, timeout)
-        _wait_for_answer(url, timeout)
-        return RehearsalHub(directory, url, process, tokens(directory))
-    except BaseException:
-        _end(process, signal.SIGKILL)
-        raise
 
 
 class _Server(uvicorn.Server):
@@ -203,9 +123,11 @@ def _address(listener: socket.socket) -> str:
 
 
 @contextlib.contextmanager
-def _open_store(directory: Path, user: str, organizations: Sequence[str]) -> Iterator[Store]:
+def _open_store(
+    directory: Path, user: str, organizations: Sequence[str], limits: Limits
+) -> Iterator[Store]:
     try:
-        store = Store(directory, user=user, organizations=organizations)
+        store = Store(directory, user=user, organizations=organizations, limits=limits)
     except StoreError as error:
         raise ServerError(str(error)) from None
     except OSError as error:
@@ -214,44 +136,3 @@ def _open_store(directory: Path, user: str, organizations: Sequence[str]) -> Ite
         yield store
     finally:
         store.close()
-
-
-def _wait_for_address(process: subprocess.Popen[bytes], timeout: float) -> str:
-    stdout = process.stdout
-    if stdout is None or not select.select([stdout], [], [], timeout)[0]:
-        raise ServerError(f"the rehearsal Hub did not start within {timeout:.0f} s")
-    state, _, rest = stdout.readline().decode().strip().partition(" ")
-    if state != READY:
-        raise ServerError(rest or "the rehearsal Hub ended while it was starting")
-    return rest
-
-
-def _wait_for_answer(url: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        # Not urllib: its proxies from the environment have no business on loopback.
-        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=timeout)
-        try:
-            connection.request("GET", "/api/models?limit=1")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            pass
-        finally:
-            connection.close()
-        if time.monotonic() > deadline:
-            raise ServerError(f"the rehearsal Hub at {url} does not answer")
-        time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
-    if process.poll() is None:
-        process.send_signal(how)
-    try:
-        process.wait(_GRACE + 7)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()

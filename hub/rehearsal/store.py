@@ -37,6 +37,7 @@ from fluxconv.hub.rehearsal.accounts import DEFAULT_USER, Accounts
 from fluxconv.hub.rehearsal.blobs import Blobs
 from fluxconv.hub.rehearsal.disk import Disk, make_folder, read_json
 from fluxconv.hub.rehearsal.gitobjects import blob_oid
+from fluxconv.hub.rehearsal.limits import Limits
 from fluxconv.hub.rehearsal.names import is_repo_segment
 from fluxconv.hub.rehearsal.repository import (
     DEFAULT_BRANCH,
@@ -58,8 +59,14 @@ class Store:
     """Everything the server knows, on disk."""
 
     def __init__(
-        self, directory: Path, *, user: str = DEFAULT_USER, organizations: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        user: str = DEFAULT_USER,
+        organizations: Sequence[str] = (),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
+        self.limits = limits
         self.directory = directory.resolve()
         self.disk = Disk(self.directory)
         self._lock_file = self._open()

@@ -1,0 +1,370 @@
+"""Each fault of the rehearsal Hub really happens, as the client or the wire sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+from hub_client import HTTP, MIB, commit, commits, download, lfs_batch, send, sha256, status_of
+from huggingface_hub import HfApi, constants, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils._http import default_client_factory
+from raw_http import arrivals, connect, request
+
+from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.hub.rehearsal.faults import (
+    Action,
+    CorruptedFile,
+    CutBody,
+    ExpiredToken,
+    Fault,
+    HostileNames,
+    HugeAnswer,
+    LostReply,
+    Redirect,
+    ResetUpload,
+    SlowHeaders,
+    SneakedCommit,
+    StalledAnswer,
+    StalledBody,
+    StalledUpload,
+    Status,
+    Trickle,
+    WrongEtag,
+)
+
+pytestmark = pytest.mark.usefixtures("online_client")
+
+
+@pytest.fixture(autouse=True)
+def no_fault_survives(hub: RehearsalHub) -> Iterator[None]:
+    hub.admin.forget_requests()
+    yield
+    hub.admin.clear()
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """The real client, waiting half a second for a byte."""
+
+    def factory() -> httpx2.Client:
+        client = default_client_factory()
+        client.timeout = httpx2.Timeout(0.5)
+        return client
+
+    set_client_factory(factory)
+    yield
+    set_client_factory(default_client_factory)
+
+
+@pytest.fixture(params=["xet", "lfs"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    return str(request.param)
+
+
+def on_info(hub: RehearsalHub, repo: str, action: Action) -> None:
+    hub.faults(Fault(match=f"GET /api/models/{repo}", action=action))
+
+
+# Answers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 409, 429, 500, 502, 503, 504])
+def test_a_status_is_answered_and_nothing_is_done(
+    hub: RehearsalHub, api: HfApi, repo: str, status: int
+) -> None:
+    action = Status(status=status, message="By script", headers={"Retry-After": "9999"})
+    with hub.faults(Fault(match="POST /api/models/*/commit/*", action=action)) as injected:
+        with pytest.raises(HfHubHTTPError, match="By script") as caught:
+            commit(api, repo, {"a.txt": b"a"})
+        assert caught.value.response.status_code == status
+        assert caught.value.response.headers["retry-after"] == "9999"
+        assert injected.hits == 1
+        assert commits(api, repo) == 1
+        commit(api, repo, {"a.txt": b"a"})
+    assert commits(api, repo) == 2
+
+
+def test_a_fault_acts_on_the_requests_it_was_written_for(hub: RehearsalHub, repo: str) -> None:
+    path = f"/api/models/{repo}"
+    hub.faults(
+        Fault(match="GET /api/models/*/revision/*", times=None, action=Status(status=500)),
+        Fault(match=f"GET {path}", nth=2, times=2, action=Status(status=502)),
+        Fault(match=f"HEAD|GET {path}?blobs=true", times=None, action=Status(status=503)),
+    )
+    assert [send(hub, "GET", path).status_code for _ in range(5)] == [200, 502, 502, 200, 200]
+    assert send(hub, "GET", f"{path}?blobs=true").status_code == 503
+    assert {send(hub, "GET", f"{path}/revision/main").status_code for _ in range(3)} == {500}
+    seen = [(rule["seen"], rule["hits"]) for rule in hub.admin.rules()]
+    assert seen == [(3, 3), (6, 2), (1, 1)]
+
+
+def test_an_error_may_come_though_the_commit_was_made(
+    hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    action = Status(status=504, body="<html>Gateway Time-out</html>", applied=True)
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=action))
+    assert status_of(lambda: commit(api, repo, {"a.txt": b"a"})) == 504
+    assert commits(api, repo) == 2
+
+
+@pytest.mark.parametrize("orderly", [False, True])
+def test_a_reply_is_lost_after_the_commit_was_made(
+    hub: RehearsalHub, api: HfApi, repo: str, transport: str, orderly: bool
+) -> None:
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=LostReply(orderly=orderly)))
+    expected = httpx2.RemoteProtocolError if orderly else httpx2.ReadError
+    with pytest.raises(expected):
+        commit(api, repo, {"w.bin": os.urandom(MIB)})
+    assert commits(api, repo) == 2
+    assert api.file_exists(repo, "w.bin")
+
+
+def test_a_reply_is_lost_after_the_upload_was_kept(hub: RehearsalHub, repo: str) -> None:
+    data = os.urandom(MIB)
+    (answer,) = lfs_batch(hub, repo, data)
+    hub.faults(Fault(match="PUT /_lfs/*", action=LostReply()))
+    with pytest.raises(httpx2.ReadError):
+        HTTP.put(answer["actions"]["upload"]["href"], content=data)
+    (answer,) = lfs_batch(hub, repo, data)
+    assert "actions" not in answer
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("applied", [False, True])
+def test_an_answer_stalls(hub: RehearsalHub, api: HfApi, repo: str, applied: bool) -> None:
+    action = StalledAnswer(applied=applied)
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=action))
+    with pytest.raises(httpx2.ReadTimeout):
+        commit(api, repo, {"a.txt": b"a"})
+    assert commits(api, repo) == 1 + applied
+
+
+def test_an_answer_stalls_in_the_middle_of_its_body(hub: RehearsalHub, repo: str) -> None:
+    on_info(hub, repo, StalledBody(after_bytes=20))
+    pieces = arrivals(hub, request(hub, "GET", f"/api/models/{repo}"), 1.0)
+    head, _, body = b"".join(piece for _, piece in pieces).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert len(body) == 20
+    assert pieces[-1][1]  # and the connection stays open
+
+
+def test_an_answer_breaks_off(
+    hub: RehearsalHub, api: HfApi, repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The client writes pieces of this size, and resumes after the last that it wrote.
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", MIB // 4)
+    data = os.urandom(2 * MIB)
+    commit(api, repo, {"w.bin": data})
+    cut = hub.faults(Fault(match="GET /*/resolve/*", action=CutBody(after_bytes=MIB)))
+    # The client goes on where it was cut off.
+    assert download(api, repo, "w.bin", tmp_path) == data
+    assert cut.hits == 1
+    gets = [r for r in hub.admin.requests() if (r.method, "resolve" in r.target) == ("GET", True)]
+    assert [r.status for r in gets] == [200, 206]
+
+
+def test_an_answer_trickles(hub: RehearsalHub, repo: str) -> None:
+    on_info(hub, repo, Trickle(seconds=0.1))
+    pieces = arrivals(hub, request(hub, "GET", f"/api/models/{repo}"), 1.5)
+    body = b"".join(piece for _, piece in pieces).partition(b"\r\n\r\n")[2]
+    assert 5 <= len(body) <= 16
+    assert json.dumps(repo).encode() not in body
+
+
+def test_headers_never_end(hub: RehearsalHub, repo: str) -> None:
+    on_info(hub, repo, SlowHeaders(seconds=0.02))
+    pieces = arrivals(hub, request(hub, "GET", f"/api/models/{repo}"), 1.5)
+    received = b"".join(piece for _, piece in pieces)
+    assert received.startswith(b"HTTP/1.1 200 OK\r\nX-Slow: xx")
+    assert b"\r\n\r\n" not in received
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_an_answer_is_larger_than_memory(hub: RehearsalHub, repo: str, announced: bool) -> None:
+    on_info(hub, repo, HugeAnswer(announced=announced))
+    server = psutil.Process(hub.process.pid)
+    before = server.memory_info().rss
+    with HTTP.stream("GET", f"{hub.url}/api/models/{repo}") as answer:
+        length = answer.headers.get("content-length")
+        assert length == ("10000000000" if announced else None)
+        got = 0
+        for piece in answer.iter_raw():
+            got += len(piece)
+            if got > 200 * MIB:
+                break
+    assert server.memory_info().rss - before < 32 * MIB
+    assert send(hub, "GET", f"/api/models/{repo}").status_code == 200
+
+
+def test_a_huge_answer_is_json(hub: RehearsalHub, repo: str) -> None:
+    on_info(hub, repo, HugeAnswer(size=3_000_000, announced=True))
+    answer = send(hub, "GET", f"/api/models/{repo}")
+    assert len(answer.content) == 3_000_000
+    assert answer.json()[0]["type"] == "file"
+
+
+# Uploads -----------------------------------------------------------------------------------------
+
+
+def test_the_line_breaks_in_the_middle_of_an_upload(hub: RehearsalHub, repo: str) -> None:
+    data = os.urandom(4 * MIB)
+    (answer,) = lfs_batch(hub, repo, data)
+    path = answer["actions"]["upload"]["href"].removeprefix(hub.url)
+    hub.faults(Fault(match="PUT /_lfs/*", action=ResetUpload(after_bytes=MIB)))
+    with closing(connect(hub)) as line, pytest.raises((ConnectionResetError, BrokenPipeError)):
+        line.sendall(request(hub, "PUT", path, len(data)))
+        for start in range(0, len(data), MIB):
+            line.sendall(data[start : start + MIB])
+            time.sleep(0.05)
+        line.recv(1)
+    assert "actions" in lfs_batch(hub, repo, data)[0]
+    assert not [*(hub.directory / "tmp").iterdir()]
+
+
+def test_the_client_sends_again_what_the_broken_line_lost(
+    hub: RehearsalHub, api: HfApi, repo: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    data = os.urandom(4 * MIB)
+    injected = hub.faults(Fault(match="PUT /_lfs/*", action=ResetUpload(after_bytes=MIB)))
+    commit(api, repo, {"w.bin": data})
+    assert injected.hits == 1
+    assert send(hub, "GET", f"/{repo}/resolve/main/w.bin").content == data
+
+
+def test_an_upload_stalls(hub: RehearsalHub, repo: str) -> None:
+    data = os.urandom(16 * MIB)
+    (answer,) = lfs_batch(hub, repo, data)
+    path = answer["actions"]["upload"]["href"].removeprefix(hub.url)
+    hub.faults(Fault(match="PUT /_lfs/*", action=StalledUpload(after_bytes=MIB, seconds=5)))
+    with closing(connect(hub, timeout=1)) as line, pytest.raises(TimeoutError):
+        line.sendall(request(hub, "PUT", path, len(data)) + data)
+
+
+def test_an_etag_is_wrong(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    commit(api, repo, {"w.bin": os.urandom(MIB)})
+    hub.faults(Fault(match="HEAD /*/resolve/*", action=WrongEtag(etag='"wrong"')))
+    answer = send(hub, "HEAD", f"/{repo}/resolve/main/w.bin")
+    assert (answer.headers["etag"], answer.headers["x-linked-etag"]) == ('"wrong"', '"wrong"')
+
+
+# Hostility ---------------------------------------------------------------------------------------
+
+
+def test_a_redirect_leads_to_another_host_and_the_record_tells_of_the_token(
+    hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    on_info(hub, repo, Redirect())
+    with pytest.raises(KeyError):
+        api.model_info(repo)  # what answers there is no model
+    first, second = [r for r in hub.admin.requests() if repo in r.target][-2:]
+    assert (first.fault, first.status, first.token) == ("redirect", 302, "write")
+    assert second.host == f"localhost:{hub.port}"
+    assert not second.authorized  # the client leaves it behind
+    # A careless one would be seen.
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    HTTP.get(f"http://localhost:{hub.port}/_elsewhere/x", headers=headers)
+    assert (hub.admin.requests()[-1].authorized, hub.admin.requests()[-1].token) == (True, "write")
+
+
+def test_a_listing_names_files_outside(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    names = HostileNames().names
+    hub.faults(
+        Fault(match="GET /api/models/*/tree/*", action=HostileNames()),
+        Fault(match=f"GET /api/models/{repo}", action=HostileNames(names=("../x",))),
+    )
+    assert {e.path for e in api.list_repo_tree(repo)} == {".gitattributes", *names}
+    siblings = api.model_info(repo).siblings or []
+    assert [s.rfilename for s in siblings] == [".gitattributes", "../x"]
+
+
+def test_a_token_expires_after_so_many_requests(
+    hub: RehearsalHub, api: HfApi, anonymous: HfApi, repo: str
+) -> None:
+    with hub.faults(Fault(match=f"* /api/models/{repo}*", nth=3, action=ExpiredToken())):
+        assert api.model_info(repo).sha
+        assert api.model_info(repo).sha
+        for _ in range(2):
+            assert status_of(lambda: api.model_info(repo)) == 401
+        assert status_of(api.whoami) == 401
+        assert anonymous.model_info(repo).sha
+    assert api.whoami()
+
+
+def test_somebody_commits_between_our_reading_and_our_commit(
+    hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    head = api.model_info(repo).sha
+    action = SneakedCommit(files={"theirs.txt": "t"}, deleted=(".gitattributes",))
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=action))
+    assert status_of(lambda: commit(api, repo, {"a.txt": b"a"}, parent_commit=head)) == 412
+    assert api.list_repo_files(repo) == ["theirs.txt"]
+    assert api.list_repo_commits(repo)[0].authors == ["somebody-else"]
+
+
+def test_a_corrupted_file_is_seen_in_the_listing(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    data = os.urandom(MIB)
+    action = CorruptedFile(path="*.bin")
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=action))
+    commit(api, repo, {"w.bin": data, "a.txt": b"a"})
+    stored = send(hub, "GET", f"/{repo}/resolve/main/w.bin").content
+    assert len(stored) == MIB
+    assert stored != data
+    entries = {e.path: e for e in api.get_paths_info(repo, ["w.bin", "a.txt"])}
+    assert entries["w.bin"].lfs.sha256 == sha256(stored)  # type: ignore[union-attr]
+    assert send(hub, "GET", f"/{repo}/resolve/main/a.txt").content == b"a"
+    commit(api, repo, {"w.bin": data})
+    assert send(hub, "GET", f"/{repo}/resolve/main/w.bin").content == data
+
+
+def test_a_silently_corrupted_file_is_seen_by_its_bytes_only(
+    hub: RehearsalHub, api: HfApi, repo: str, transport: str
+) -> None:
+    data = os.urandom(MIB)
+    other = api.create_repo(f"{repo}-2").repo_id
+    commit(api, other, {"w.bin": data})
+    action = CorruptedFile(path="w.bin", listed=False)
+    hub.faults(Fault(match="POST /api/models/*/commit/*", action=action))
+    commit(api, repo, {"w.bin": data})
+    (entry,) = api.get_paths_info(repo, ["w.bin"])
+    assert entry.lfs.sha256 == sha256(data)  # type: ignore[union-attr]
+    assert send(hub, "GET", f"/{repo}/resolve/main/w.bin").content != data
+    assert send(hub, "GET", f"/{other}/resolve/main/w.bin").content == data
+    # Sent again, it is whole again.
+    commit(api, repo, {"again.bin": data})
+    assert send(hub, "GET", f"/{repo}/resolve/main/w.bin").content == data
+
+
+def test_a_fault_that_does_not_fit_says_so(hub: RehearsalHub) -> None:
+    hub.faults(Fault(match="GET /api/whoami-v2", action=SneakedCommit()))
+    answer = send(hub, "GET", "/api/whoami-v2")
+    assert answer.status_code == 500
+    assert "names no repository" in answer.json()["error"]
+
+
+def test_the_server_goes_on_when_clients_leave(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    server = psutil.Process(hub.process.pid)
+    path = f"/api/models/{repo}"
+    for action in (StalledAnswer(), StalledBody(), Trickle(), SlowHeaders(), HugeAnswer()):
+        hub.faults(Fault(match=f"GET {path}", times=8, action=action))
+        for _ in range(8):
+            with closing(connect(hub)) as line:
+                line.sendall(request(hub, "GET", path))
+                time.sleep(0.01)
+        hub.admin.clear()
+    deadline = time.monotonic() + 10
+    while len(server.net_connections("tcp")) > 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(server.net_connections("tcp")) <= 8
+    # Worker threads are a pool of 40 at most, beside those of the interpreter.
+    assert server.num_threads() < 60
+    commit(api, repo, {"a.txt": b"a"})
