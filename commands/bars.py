@@ -15,6 +15,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Column
 from rich.text import Text
@@ -30,6 +31,17 @@ class _Amount(ProgressColumn):
     def render(self, task: Task) -> Text:
         column = self._bytes if task.fields["unit"] == "bytes" else self._count
         return Text.assemble(column.render(task))
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second; nothing for what is counted otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._speed = TransferSpeedColumn()
+
+    def render(self, task: Task) -> Text:
+        return self._speed.render(task) if task.fields["unit"] == "bytes" else Text()
 
 
 class _Item(ProgressColumn):
@@ -52,6 +64,7 @@ class Bars:
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
             BarColumn(bar_width=24),
             _Amount(),
+            _Speed(),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
             _Item(),
             console=console,

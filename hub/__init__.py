@@ -8,15 +8,18 @@ from fluxconv.converters.lazy import lazy
 
 if TYPE_CHECKING:
     from fluxconv.hub.downloading import download
-    from fluxconv.hub.pushing import PushedRepository, PushResult, push
+    from fluxconv.hub.pushing import push
+    from fluxconv.hub.results import PushedFile, PushedRepository, PushResult, Step
 
-__all__ = ["PushResult", "PushedRepository", "download", "push"]
+__all__ = ["PushResult", "PushedFile", "PushedRepository", "Step", "download", "push"]
 
 __getattr__ = lazy(
     __name__,
     {
-        "PushResult": "pushing",
-        "PushedRepository": "pushing",
+        "PushResult": "results",
+        "PushedFile": "results",
+        "PushedRepository": "results",
+        "Step": "results",
         "download": "downloading",
         "push": "pushing",
     },

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fluxconv.converters.errors import FluxconvError, HubError, HubRefused, HubUnreachable
+from fluxconv.hub.redaction import redacted
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-_TOKEN = re.compile(r"(?:hf|api_org|hf_jwt)_\w{6,}|eyJ[\w.-]{20,}|(?i:bearer)\s+\S+")
+    from fluxconv.hub.transport import Unanswered
+
 _LONGEST = 200
 
 #: What each refusal means, and the next thing to do.
 _REFUSALS = {
     400: "the Hub did not accept the request",
-    401: "the Hub did not accept the token; log in again with `hf auth login`, or set HF_TOKEN",
+    401: "the Hub did not accept the token, or it has expired; log in again with `hf auth login`, "
+    "or set HF_TOKEN, and run the same command again",
     402: "the account has reached its quota; make room, or upgrade it",
     403: "the token may not do this; use one with write access to this namespace",
     404: "not found, or private and not visible with this token",
@@ -27,6 +29,14 @@ _REFUSALS = {
     412: "somebody else changed it meanwhile; run the same command again",
     413: "a file is too large for the Hub",
 }
+
+
+class Unclear(HubError):
+    """No good answer came to a request that changes something: it may have been carried out."""
+
+
+class Moved(HubRefused):
+    """The Hub has a newer state than the one that a change was made for."""
 
 
 @contextmanager
@@ -44,10 +54,14 @@ def hub_errors(what: str) -> Iterator[None]:
         OfflineModeIsEnabled,
     )
 
+    from fluxconv.hub.transport import Unanswered
+
     try:
         yield
     except FluxconvError:
         raise
+    except Unanswered as error:
+        raise _unanswered(what, error) from None
     except HfHubHTTPError as error:
         raise _refusal(what, error) from None
     except OfflineModeIsEnabled:
@@ -55,17 +69,17 @@ def hub_errors(what: str) -> Iterator[None]:
     except LocalTokenNotFoundError:
         raise HubRefused(f"{what}: {NO_TOKEN}") from None
     except HFValidationError as error:
-        raise HubRefused(f"{what}: {_clean(str(error))}") from None
+        raise HubRefused(f"{what}: {clean(str(error))}") from None
     except httpx2.TimeoutException:
         raise HubUnreachable(f"{what}: the Hub did not answer in time; try again later") from None
     except (httpx2.ConnectError, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
         raise HubUnreachable(
-            f"{what}: the Hub cannot be reached ({_clean(str(error))}); check the network and "
+            f"{what}: the Hub cannot be reached ({clean(str(error))}); check the network and "
             "HF_ENDPOINT"
         ) from None
     except httpx2.HTTPError as error:
         raise HubUnreachable(
-            f"{what}: the Hub broke off the connection ({_clean(str(error))}); run the same "
+            f"{what}: the Hub broke off the connection ({clean(str(error))}); run the same "
             "command again"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
@@ -79,17 +93,21 @@ def hub_errors(what: str) -> Iterator[None]:
 NO_TOKEN = "no token found; log in with `hf auth login`, or set HF_TOKEN"
 
 
-def redacted(text: str) -> str:
-    """`text` without anything that looks like a token."""
-    return _TOKEN.sub("(token)", text)
+def _unanswered(what: str, error: Unanswered) -> HubError:
+    kind = Unclear if error.is_unclear else HubError if error.status else HubUnreachable
+    is_network = "cannot be reached" in error.reason or "secure connection" in error.reason
+    advice = (
+        "check the network and HF_ENDPOINT" if is_network else "run the same command again later"
+    )
+    return kind(f"{what}: {clean(error.reason)}; {advice}")
 
 
 def _refusal(what: str, error: HfHubHTTPError) -> HubError:
     status = error.response.status_code
-    said = _clean(error.server_message or error.response.headers.get("X-Error-Message") or "")
+    said = clean(error.server_message or error.response.headers.get("X-Error-Message") or "")
     reason = f" (the Hub says: {said})" if said else ""
-    if status == 429:
-        return HubError(f"{what}: the Hub asks to slow down; run the same command again later")
+    if status == 412:
+        return Moved(f"{what}: {_REFUSALS[status]}")
     if status >= 500:
         return HubError(
             f"{what}: the Hub failed with status {status}{reason}; run the same command again later"
@@ -98,7 +116,8 @@ def _refusal(what: str, error: HfHubHTTPError) -> HubError:
     return HubRefused(f"{what}: {meaning}{reason}")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Words of a server or a library as part of our sentence: one line, short, without a token."""
     text = " ".join(redacted(text).split())
     text = "".join(character for character in text if character.isprintable())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +13,9 @@ from pathlib import Path
 from fluxconv.cards.blind_tests import BLIND_TEST_NAME, read_blind_tests
 from fluxconv.cards.licences import licence_of
 from fluxconv.cards.naming import folder_in_repository, repository_name
-from fluxconv.converters.errors import BadInput, NotAVariant, UsageError
+from fluxconv.converters.errors import BadInput, NotAVariant, SourceChanged, UsageError
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
+from fluxconv.converters.progress import Progress
 from fluxconv.converters.variant import Variant, hash_file, is_safe_path
 from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, read_report
 from fluxconv.validators.results import Picture
@@ -27,11 +30,28 @@ class PublishedFile:
     path: str
     content: Path | bytes
     record: FileRecord
+    #: Size, time and number of the file on disk when it was taken in.
+    stamp: tuple[int, int, int] | None = None
 
-    @property
-    def source(self) -> str | bytes:
-        """The content as the Hub's client takes it."""
-        return self.content if isinstance(self.content, bytes) else str(self.content)
+    def read(self) -> bytes:
+        """The content of a small file; raises `SourceChanged` if it is not what was hashed."""
+        data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.record.sha256:
+            raise SourceChanged(f"{self.content!s}: changed while it was being published")
+        return data
+
+    def check(self) -> None:
+        """Hash it again; raises `NotAVariant` if it is not what its manifest says."""
+        if not isinstance(self.content, bytes) and hash_file(self.content) != self.record:
+            raise NotAVariant(f"{self.content}: differs from its hash in {MANIFEST_NAME}")
+
+    def refuse_changed(self) -> None:
+        """Raise `SourceChanged` if the file on disk is not the one that was taken in."""
+        if not isinstance(self.content, bytes) and _stamp(self.content) != self.stamp:
+            raise SourceChanged(
+                f"{self.content}: changed while it was being published; check it, and run the "
+                "same command again"
+            )
 
     @cached_property
     def git_oid(self) -> str:
@@ -57,6 +77,20 @@ class Publication:
     @property
     def nbytes(self) -> int:
         return sum(file.record.size for file in self.files.values())
+
+    @property
+    def digest(self) -> str:
+        """What names these contents under these paths: the same on every machine."""
+        lines = (f"{path} {file.record.sha256}\n" for path, file in sorted(self.files.items()))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def check(self, progress: Progress) -> None:
+        """Hash every file again; raises `NotAVariant` naming the first that differs."""
+        progress.start(f"Hashing {self.repository}", self.nbytes)
+        for file in self.files.values():
+            file.check()
+            progress.advance(file.record.size, file.path)
+        progress.finish()
 
 
 def group_by_repository(
@@ -151,12 +185,24 @@ def assemble(
 def _from_disk(variant: Variant, name: str, path: str) -> PublishedFile:
     _refuse_links(variant, name)
     place = variant.root / name
-    if not place.is_file():
+    stamp = _stamp(place)
+    if stamp is None:
         raise NotAVariant(f"{place}: is missing")
-    return PublishedFile(path, place, variant.manifest.files.get(name) or hash_file(place))
+    record = variant.manifest.files.get(name) or hash_file(place)
+    return PublishedFile(path, place, record, stamp)
 
 
 def _refuse_links(variant: Variant, name: str) -> None:
     place = variant.root / name
     if place.resolve() != variant.root.resolve() / name:
         raise NotAVariant(f"{place}: is a symbolic link, and only real files are published")
+
+
+def _stamp(place: Path) -> tuple[int, int, int] | None:
+    """What tells one content of a file from another without reading it; None without the file."""
+    try:
+        found = os.lstat(place)
+    except OSError:
+        return None
+    is_file = stat.S_ISREG(found.st_mode)
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if is_file else None

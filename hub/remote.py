@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fluxconv.converters.errors import HubError
+from fluxconv.converters.errors import HubError, HubRefused
 from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.session import Session
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 #: Manifests, reports and cards are far below this; what is not is not read into memory.
 LARGEST_TEXT = 32 << 20
+#: The Hub's own limit on a repository.
+_MOST_FILES = 100_000
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,14 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteRepository:
-    """A repository at its newest commit."""
+    """A repository at its newest commit. How it can be seen is known of its head only; `gated` is
+    `auto`, `manual` or None."""
 
     name: str
     commit: str
     files: Mapping[str, RemoteFile]
+    private: bool | None = None
+    gated: str | None = None
 
 
 def read_repository(session: Session, name: str) -> RemoteRepository | None:
@@ -52,14 +59,20 @@ def read_repository(session: Session, name: str) -> RemoteRepository | None:
 
     with hub_errors(name):
         try:
-            commit = session.api.model_info(name).sha
+            info = session.api.model_info(name)
         except GatedRepoError:
             raise
-        except RepositoryNotFoundError:
+        except RepositoryNotFoundError as error:
+            # Without a token the Hub answers 401 for what does not exist, too.
+            if error.response.status_code == 401 and session.token is not None:
+                raise
             return None
-        if not commit:
+        if info.id.lower() != name.lower():
+            raise HubRefused(f"{name}: has been renamed to {info.id}; publish under another name")
+        if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise HubError(f"{name}: the Hub names no commit of it")
-        return read_commit(session, name, str(commit))
+        found = read_commit(session, name, info.sha)
+        return replace(found, private=info.private, gated=info.gated or None)
 
 
 def read_commit(session: Session, name: str, commit: str) -> RemoteRepository:
@@ -68,13 +81,13 @@ def read_commit(session: Session, name: str, commit: str) -> RemoteRepository:
 
     with hub_errors(name):
         entries = session.api.list_repo_tree(name, recursive=True, revision=commit)
-        files = {
-            entry.path: RemoteFile(
-                entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None
-            )
-            for entry in entries
-            if isinstance(entry, RepoFile)
-        }
+        files: dict[str, RemoteFile] = {}
+        for entry in entries:
+            if isinstance(entry, RepoFile):
+                sha256 = entry.lfs.sha256 if entry.lfs else None
+                files[entry.path] = RemoteFile(entry.path, entry.size, entry.blob_id, sha256)
+            if len(files) > _MOST_FILES:
+                raise HubError(f"{name}: the Hub lists more than {_MOST_FILES} files of it")
     return RemoteRepository(name, commit, files)
 
 
@@ -97,6 +110,8 @@ def fetch(
     """
     from huggingface_hub import get_session, hf_hub_url, hf_raise_for_status
 
+    from fluxconv.hub.transport import watched
+
     expected = repository.files[path]
     where = f"{repository.name}/{path}"
     url = hf_hub_url(repository.name, path, revision=repository.commit, endpoint=session.endpoint)
@@ -109,7 +124,7 @@ def fetch(
     size = 0
     with hub_errors(where), get_session().stream("GET", url, headers=headers) as response:
         hf_raise_for_status(response)
-        for piece in response.iter_bytes():
+        for piece in watched(response.iter_bytes(), session.timeout):
             size += len(piece)
             if size > expected.size:
                 break

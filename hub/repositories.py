@@ -1,28 +1,25 @@
-"""One repository: compare what it has with what it should have, and make it so in one commit."""
+"""One repository: what it holds of ours, and what a push would change in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from fluxconv.cards.blind_tests import BLIND_TEST_NAME
 from fluxconv.cards.naming import folder_in_repository
-from fluxconv.converters.errors import BadInput, HubError, HubRefused, SourceChanged
+from fluxconv.converters.errors import BadInput, HubError, HubRefused
 from fluxconv.converters.manifest import MANIFEST_NAME, Manifest
-from fluxconv.converters.progress import Progress
-from fluxconv.hub.errors import hub_errors, redacted
+from fluxconv.hub.errors import Moved
 from fluxconv.hub.publication import Publication, PublishedFile
-from fluxconv.hub.remote import RemoteRepository, read_commit, read_text
+from fluxconv.hub.remote import RemoteRepository, read_text
 from fluxconv.hub.session import Session
 from fluxconv.validators.report import IMAGES, REPORT_NAME
 
 #: What the Hub puts into a new repository, or what somebody may have begun it with.
 _HARMLESS = {".gitattributes", "README.md"}
-#: Bytes below which files are uploaded together.
-_SMALL = 16 << 20
+#: Limits of the Hub: bytes of a file, files of a repository.
+LARGEST_FILE, MOST_FILES = 50_000_000_000, 100_000
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,15 @@ class RemoteVariant:
 
 @dataclass(frozen=True)
 class Change:
-    """What one commit would do to a repository."""
+    """What one commit would do to a repository; of the files in `known` it has the content
+    already, under other names."""
 
     publication: Publication
     remote: RemoteRepository | None
     upload: tuple[PublishedFile, ...]
     skip: tuple[str, ...]
     delete: tuple[str, ...]
+    known: frozenset[str] = frozenset()
 
     @property
     def is_empty(self) -> bool:
@@ -72,14 +71,32 @@ def remote_variants(session: Session, remote: RemoteRepository) -> tuple[RemoteV
     return tuple(found)
 
 
+def is_empty(remote: RemoteRepository) -> bool:
+    """Whether nobody has put anything of weight into it."""
+    return set(remote.files) <= _HARMLESS
+
+
 def refuse_foreign(remote: RemoteRepository, variants: tuple[RemoteVariant, ...]) -> None:
     """Raise `HubRefused` if the repository has content that fluxconv did not publish."""
     foreign = sorted(set(remote.files) - _HARMLESS)
     if foreign and not variants:
         raise HubRefused(
             f"{remote.name}: has files that fluxconv did not publish, such as '{foreign[0]}'; "
-            "publish under another name, or remove that repository"
+            "give --replace to publish there all the same (no other file is touched), or publish "
+            "under another name"
         )
+
+
+def refuse_oversized(publication: Publication) -> None:
+    """Raise `HubRefused` for what the Hub would not take, before anything is sent."""
+    if len(publication.files) > MOST_FILES:
+        raise HubRefused(f"{publication.repository}: more than {MOST_FILES} files")
+    for path, file in publication.files.items():
+        if file.record.size > LARGEST_FILE:
+            raise HubRefused(
+                f"{publication.repository}: '{path}' has {file.record.size / 1e9:.1f} GB, and the "
+                f"Hub takes {LARGEST_FILE / 1e9:.0f}; quantize it with another backend"
+            )
 
 
 def plan_change(
@@ -99,62 +116,53 @@ def plan_change(
     _refuse_conflicts(publication, staying)
     upload, skip = [], []
     for path, file in publication.files.items():
-        known = remote.files.get(path)
-        if known is not None and known.holds(file):
+        there = remote.files.get(path)
+        if there is not None and there.holds(file):
             skip.append(path)
         else:
             upload.append(file)
     needed = set(publication.files) | {name for v in staying for name in v.manifest.files}
     left = _left_behind(remote, [v for v in present if v.folder in replaced], needed)
-    return Change(publication, remote, tuple(upload), tuple(skip), left)
+    contents = {file.sha256 for file in remote.files.values()}
+    known = frozenset(file.path for file in upload if file.record.sha256 in contents)
+    return Change(publication, remote, tuple(upload), tuple(skip), left, known)
 
 
-def apply_change(
-    session: Session, change: Change, message: str, *, private: bool, progress: Progress
-) -> str:
-    """Create the repository if need be, upload, commit once, verify; returns the commit.
+def refuse_overwriting(change: Change, fresh: RemoteRepository) -> None:
+    """Raise `Moved` if somebody changed, since the change was planned, what it would change.
 
-    Raises `HubUnreachable`, `HubRefused`, `HubError`, or `SourceChanged` for a file that changed
-    since it was hashed. Before the commit nothing is visible.
+    What they did to other files stays: the change is then planned again, on top of theirs.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    before = change.remote.files if change.remote else {}
+    for path in (*(file.path for file in change.upload), *change.delete):
+        ours, now = change.publication.files.get(path), fresh.files.get(path)
+        if now != before.get(path) and not (ours and now and now.holds(ours)):
+            raise Moved(
+                f"{fresh.name}: somebody else changed '{path}' meanwhile; look at it, then run the "
+                "same command again"
+            )
 
-    name = change.publication.repository
-    if change.remote is None:
-        with hub_errors(name):
-            session.api.create_repo(name, repo_type="model", private=private, exist_ok=True)
-            parent = session.api.model_info(name).sha
-    else:
-        parent = change.remote.commit
-    operations: list[CommitOperationAdd | CommitOperationDelete] = []
-    progress.start(f"Uploading {name}", change.upload_bytes)
-    for batch in _batches(change.upload):
-        additions = [CommitOperationAdd(file.path, file.source) for file in batch]
-        with hub_errors(name), _upload_errors(name):
-            session.api.preupload_lfs_files(name, additions, free_memory=False)
-        for file, addition in zip(batch, additions, strict=True):
-            if addition.upload_info.sha256.hex() != file.record.sha256:
-                raise SourceChanged(f"{file.path}: changed while it was being published")
-            progress.advance(file.record.size, file.path)
-        operations += additions
-    operations += [CommitOperationDelete(path) for path in change.delete]
-    progress.finish()
-    with hub_errors(name):
-        commit = session.api.create_commit(
-            name, operations, commit_message=message, parent_commit=parent
-        ).oid
-    verify(read_commit(session, name, commit), change.publication)
-    return str(commit)
+
+def holds(remote: RemoteRepository, publication: Publication) -> bool:
+    """Whether the repository has every file of the publication."""
+    return not _missing(remote, publication)
 
 
 def verify(remote: RemoteRepository, publication: Publication) -> None:
     """Raise `HubError` naming the first file that the repository lacks or has otherwise."""
-    for path, file in publication.files.items():
-        known = remote.files.get(path)
-        if known is None:
-            raise HubError(f"{remote.name}: lacks '{path}' after the commit; push it again")
-        if not known.holds(file):
-            raise HubError(f"{remote.name}: stored '{path}' wrongly; push it again")
+    for path in _missing(remote, publication):
+        what = f"stored '{path}' wrongly" if path in remote.files else f"lacks '{path}'"
+        raise HubError(
+            f"{remote.name}: the Hub {what} after the commit; run the same command again"
+        )
+
+
+def _missing(remote: RemoteRepository, publication: Publication) -> list[str]:
+    return [
+        path
+        for path, file in publication.files.items()
+        if not ((known := remote.files.get(path)) and known.holds(file))
+    ]
 
 
 def _refuse_conflicts(publication: Publication, staying: list[RemoteVariant]) -> None:
@@ -179,28 +187,3 @@ def _left_behind(
         pictures = f"{variant.folder}{IMAGES}/"
         old |= {path for path in remote.files if path.startswith(pictures)}
     return tuple(sorted((old & set(remote.files)) - needed))
-
-
-def _batches(files: tuple[PublishedFile, ...]) -> Iterator[list[PublishedFile]]:
-    """The small files together, for one request, and each large one alone, for its progress."""
-    small = [file for file in files if file.record.size < _SMALL]
-    if small:
-        yield small
-    for file in files:
-        if file.record.size >= _SMALL:
-            yield [file]
-
-
-@contextmanager
-def _upload_errors(what: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    # hf_xet, the client's transport for large files, has no error of its own for a failed upload.
-    try:
-        yield
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, HfHubHTTPError | OfflineModeIsEnabled):
-            raise
-        raise HubError(
-            f"{what}: the upload failed ({redacted(str(error))[:200]}); run the same command again"
-        ) from None

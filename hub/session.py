@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fluxconv.converters.errors import HubRefused
-from fluxconv.hub.errors import NO_TOKEN, hub_errors
+from fluxconv.hub.redaction import remember
+from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-#: Seconds for a connection, and for the next byte of an answer. The Hub may think about a commit
-#: of many large files for a minute.
-CONNECT_TIMEOUT = 15.0
-ANSWER_TIMEOUT = 120.0
 _ERROR = 40  # as in `logging`
 
 
 @dataclass(frozen=True)
 class Session:
-    """One Hub, and the token sent to it."""
+    """One Hub, the token sent to it, and the seconds to wait for it while nothing moves."""
 
     endpoint: str
     token: str | None = field(repr=False)
+    timeout: float = DEFAULT_TIMEOUT
 
     @cached_property
     def api(self) -> HfApi:
@@ -37,43 +34,33 @@ class Session:
         # False: without a token of ours, the client must not look for another.
         return HfApi(endpoint=self.endpoint, token=self.token or False)
 
-    def require_writer(self, namespace: str) -> str:
-        """The user's name, if the token may write to the namespace as far as it tells.
+    def headers(self) -> dict[str, str]:
+        """Those of a request that the client has no method for."""
+        from huggingface_hub.utils._headers import build_hf_headers
 
-        Raises `HubRefused` without a token, with a read-only one, or for a foreign namespace.
-        """
-        if self.token is None:
-            raise HubRefused(f"{self.endpoint}: {NO_TOKEN}")
-        with hub_errors(self.endpoint):
-            who: dict[str, Any] = self.api.whoami()
-            name = str(who["name"])
-            groups = [str(group["name"]) for group in who.get("orgs", [])]
-            role = who.get("auth", {}).get("accessToken", {}).get("role")
-        if role == "read":
-            raise HubRefused(
-                f"{self.endpoint}: the token of {name} may only read; make one with write access "
-                f"at {self.endpoint}/settings/tokens"
-            )
-        # A fine-grained token does not say plainly what it may write: the Hub decides then.
-        if namespace != name and namespace not in groups:
-            raise HubRefused(
-                f"{namespace}: {name} is not a member; use {' or '.join([name, *groups])}"
-            )
-        return name
+        return dict(build_hf_headers(token=self.token or False))
 
 
-def open_session(endpoint: str | None, token: str | None) -> Session:
+def open_session(
+    endpoint: str | None, token: str | None, timeout: float = DEFAULT_TIMEOUT
+) -> Session:
     """The endpoint given, else that of HF_ENDPOINT, else the Hub; the token given, else the one
     that the Hub's own tools would use."""
     from huggingface_hub import constants, get_token
 
     found = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-    return Session(found.rstrip("/"), token or get_token())
+    token = token or get_token()
+    # Whatever happens from here on, it is not printed.
+    remember(token)
+    return Session(found.rstrip("/"), token, timeout)
 
 
 @contextmanager
-def bounded_client() -> Iterator[None]:
-    """Within the block, the Hub's client gives up on a silent server and draws no bars of its own.
+def bounded_client(
+    timeout: float = DEFAULT_TIMEOUT, moved: Callable[[int], object] | None = None
+) -> Iterator[None]:
+    """Within the block, the Hub's client waits no longer than `timeout` seconds while nothing
+    moves, and draws no bars of its own. `moved` hears how many bytes of each request have gone.
 
     By default it waits for ever. What it was set to before is put back.
     """
@@ -86,13 +73,20 @@ def bounded_client() -> Iterator[None]:
         enable_progress_bars,
     )
 
+    from fluxconv.hub.transport import Bounded
+
     # There is a public setter and no getter.
     before = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
     verbosity, bars = logging.get_verbosity(), not are_progress_bars_disabled()
 
     def factory() -> httpx2.Client:
         client: httpx2.Client = before()
-        client.timeout = httpx2.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
+        # Beneath the client, so that its redirects and the proxies of the environment pass here.
+        client._transport = Bounded(client._transport, timeout, moved)
+        client._mounts = {
+            pattern: inner and Bounded(inner, timeout, moved)
+            for pattern, inner in client._mounts.items()
+        }
         return client
 
     set_client_factory(factory)

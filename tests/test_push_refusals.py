@@ -25,7 +25,7 @@ from fluxconv.converters.errors import (
     NotAVariant,
     UsageError,
 )
-from fluxconv.hub import download, push, session
+from fluxconv.hub import download, push
 from fluxconv.hub.rehearsal import RehearsalHub
 from fluxconv.validators import require_passed
 
@@ -125,8 +125,7 @@ def test_dead_endpoint_is_one_sentence(variant: Variant, tmp_path: Path) -> None
         download(f"{USER}/{variant.name}", tmp_path, endpoint="http://127.0.0.1:1")
 
 
-def test_silent_endpoint_is_given_up(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "ANSWER_TIMEOUT", 0.5)
+def test_silent_endpoint_is_given_up(variant: Variant) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(HubUnreachable, match="in time"):
@@ -135,6 +134,7 @@ def test_silent_endpoint_is_given_up(variant: Variant, monkeypatch: pytest.Monke
                 USER,
                 token="hf_secretsecret",
                 endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}",
+                timeout=0.5,
             )
     assert time.monotonic() - began < 10
 
@@ -168,6 +168,6 @@ def test_broken_server_is_one_sentence(
         thread.start()
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(error) as caught:
-            push([variant], USER, token="hf_secretsecret", endpoint=address)
+            push([variant], USER, token="hf_secretsecret", endpoint=address, timeout=1)
         thread.join()
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,222 @@
+"""Sending large files, in a process that is ended when nothing moves any more."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from fluxconv.converters import errors
+from fluxconv.converters.errors import HubError, HubRefused, HubUnreachable, SourceChanged
+from fluxconv.converters.progress import Progress
+from fluxconv.hub.errors import hub_errors
+from fluxconv.hub.publication import PublishedFile
+from fluxconv.hub.retrying import Retrying
+from fluxconv.hub.session import Session
+from fluxconv.hub.uploader import Large, Order
+
+#: Bytes that must go within the timeout, or else nothing moves.
+_LEAST = 64 << 10
+#: Bytes at the beginning of a file from which the Hub tells text from other things.
+_SAMPLE = 512
+_AT_ONCE = 256
+_LOOK = 0.5
+
+
+def large_files(
+    session: Session, repository: str, files: Sequence[PublishedFile], *, create_pr: bool
+) -> frozenset[str]:
+    """The paths of the files that the Hub wants uploaded one by one; the others travel in the
+    commit. Raises `HubRefused` if its own `.gitignore` would leave one out, and `HubError`s."""
+    from huggingface_hub import get_session, hf_raise_for_status
+
+    large = set()
+    for start in range(0, len(files), _AT_ONCE):
+        asked = [
+            {"path": each.path, "size": each.record.size, "sample": _sample(each)}
+            for each in files[start : start + _AT_ONCE]
+        ]
+        with hub_errors(repository):
+            response = get_session().post(
+                f"{session.endpoint}/api/models/{repository}/preupload/main",
+                params={"create_pr": "1"} if create_pr else None,
+                headers=session.headers(),
+                json={"files": asked},
+            )
+            hf_raise_for_status(response)
+            modes = {each["path"]: each for each in response.json()["files"]}
+            for each in asked:
+                mode = modes[each["path"]]
+                if mode.get("shouldIgnore"):
+                    raise HubRefused(
+                        f"{repository}: its .gitignore leaves out '{each['path']}'; remove that "
+                        "line from it"
+                    )
+                # An empty file has no large content.
+                if mode["uploadMode"] == "lfs" and each["size"]:
+                    large.add(str(each["path"]))
+    return frozenset(large)
+
+
+def upload(
+    session: Session,
+    repository: str,
+    files: Sequence[PublishedFile],
+    progress: Progress,
+    *,
+    create_pr: bool,
+) -> None:
+    """Send the contents of large files; nothing is visible before a commit names them.
+
+    It goes on after every failure that may pass, as long as bytes move. Raises `SourceChanged` for
+    a file that is not what was hashed, `HubUnreachable`, `HubRefused`, `HubError`.
+    """
+    order = Order(
+        session.endpoint,
+        session.token,
+        session.timeout,
+        repository,
+        create_pr,
+        tuple(_large(each) for each in files),
+    )
+    attempts = Retrying(session.timeout)
+    bar = _Bar(progress, sum(each.record.size for each in files))
+    while True:
+        answer = _attempt(order, attempts, bar)
+        if "sent" in answer:
+            break
+        _refuse_changed(files)
+        kind = getattr(errors, str(answer["kind"]), HubError)
+        error = kind(str(answer["failed"]))
+        if not (answer["again"] and attempts.wait()):
+            raise error
+    _refuse_changed(files)
+    for each in files:
+        if answer["sent"].get(each.path) != each.record.sha256:
+            raise SourceChanged(f"{each.content!s}: changed while it was being published")
+    bar.complete()
+
+
+class _Bar:
+    """The progress that a user sees: it never goes back when something is sent again."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._shown = progress, total, 0
+
+    def reach(self, done: int) -> None:
+        done = min(done, self._total)
+        if done > self._shown:
+            self._progress.advance(done - self._shown, "")
+            self._shown = done
+
+    def complete(self) -> None:
+        self.reach(self._total)
+
+
+def _attempt(order: Order, attempts: Retrying, bar: _Bar) -> dict[str, Any]:
+    """One process; its last word. Ended here if nothing moves before the deadline."""
+    furthest = mark = 0
+    is_ready, began = False, time.monotonic()
+    with _process(order) as process:
+        for line in _lines(process):
+            if line is None:
+                # What Python takes to start is not the Hub's.
+                if is_ready and not attempts.left:
+                    raise HubUnreachable(
+                        f"{order.repository}: nothing moved for {order.timeout:.0f} s while "
+                        "uploading; run the same command again, it goes on where this one was"
+                    )
+                continue
+            said = json.loads(line)
+            if "ready" in said:
+                is_ready = True
+                attempts.deadline += time.monotonic() - began
+            elif "done" in said:
+                bar.reach(said["done"])
+                furthest = max(furthest, said["done"] + said["transferred"])
+                if furthest - mark >= _LEAST:
+                    mark = furthest
+                    attempts.restart()
+            else:
+                return dict(said)
+    return {
+        "failed": f"{order.repository}: the upload broke off; run the same command again",
+        "kind": "HubError",
+        "again": True,
+    }
+
+
+@contextmanager
+def _process(order: Order) -> Iterator[subprocess.Popen[bytes]]:
+    from huggingface_hub import constants
+
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "fluxconv.hub.uploader"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Ctrl-C is ours to hear; it ends with us.
+        start_new_session=True,
+        env={
+            **os.environ,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "0",
+            "HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE)),
+            "HF_HUB_DISABLE_XET": str(int(constants.HF_HUB_DISABLE_XET)),
+        },
+    )
+    assert process.stdin and process.stdout
+    try:
+        # One that is gone already says so by the end of its output.
+        with suppress(BrokenPipeError):
+            process.stdin.write(order.to_json().encode() + b"\n")
+            process.stdin.flush()
+        yield process
+    finally:
+        process.kill()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(BrokenPipeError):
+                pipe.close()
+        process.wait()
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes | None]:
+    """The process's lines; None from time to time, so that somebody can look at the clock."""
+    assert process.stdout
+    handle, rest = process.stdout.fileno(), b""
+    while True:
+        yield None
+        if not select.select([handle], [], [], _LOOK)[0]:
+            continue
+        piece = os.read(handle, 1 << 16)
+        if not piece:
+            return
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines
+
+
+def _large(file: PublishedFile) -> Large:
+    if isinstance(file.content, bytes):
+        text = base64.b64encode(file.content).decode()
+        return Large(file.path, file.record.sha256, content=text)
+    return Large(file.path, file.record.sha256, place=str(file.content))
+
+
+def _sample(file: PublishedFile) -> str:
+    if isinstance(file.content, bytes):
+        head = file.content[:_SAMPLE]
+    else:
+        with file.content.open("rb") as stream:
+            head = stream.read(_SAMPLE)
+    return base64.b64encode(head).decode()
+
+
+def _refuse_changed(files: Sequence[PublishedFile]) -> None:
+    for each in files:
+        each.refuse_changed()
