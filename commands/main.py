@@ -74,7 +74,15 @@ def main() -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; returns the exit code. No traceback reaches the user without -v."""
+    """Run one command; returns the exit code. No traceback reaches the user without -v, and no
+    token ever."""
+    from fluxconv.hub.redaction import redacting_output
+
+    with redacting_output():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         cli.main(arguments, prog_name="fluxconv", standalone_mode=False)
     except click.exceptions.Exit as done:
