@@ -46,6 +46,11 @@ def read_metadata(readme: str) -> dict[str, Any] | None:
     return plain
 
 
+def without_metadata(readme: str) -> str:
+    """What stands below the metadata of a README."""
+    return _FRONT_MATTER.sub("", readme, count=1)
+
+
 def validate_yaml(call: Call) -> Response:
     """``POST /api/validate-yaml``: what the client asks before it pushes a card."""
     body = call.json()
