@@ -8,6 +8,8 @@ import click
 
 from fluxconv.commands.output import Output, output_options
 
+_MEBIBYTES = click.IntRange(min=1)
+
 
 @click.group("hub")
 def command() -> None:
@@ -29,13 +31,51 @@ def command() -> None:
     type=click.Path(path_type=Path),
     help="Write HF_ENDPOINT and HF_TOKEN here, for a shell to source, once it answers.",
 )
+@click.option(
+    "--organization",
+    "organizations",
+    multiple=True,
+    metavar="NAME[:ROLE]",
+    help="Organisation of the first user of a new DIRECTORY; ROLE is admin, write or read.",
+)
+@click.option(
+    "--faults",
+    "script",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Fail as this script says.",
+)
+@click.option("--quota", type=_MEBIBYTES, help="What a namespace may store, in MiB.")
+@click.option(
+    "--multipart-above",
+    type=_MEBIBYTES,
+    default=128,
+    show_default=True,
+    help="Take LFS files larger than this, in MiB, in parts.",
+)
+@click.option(
+    "--part-size", type=_MEBIBYTES, default=32, show_default=True, help="Size of a part, in MiB."
+)
 @output_options
-def serve(out: Output, directory: Path, host: str, port: int, ready_file: Path | None) -> None:
+def serve(
+    out: Output,
+    directory: Path,
+    host: str,
+    port: int,
+    ready_file: Path | None,
+    organizations: tuple[str, ...],
+    script: Path | None,
+    quota: int | None,
+    multipart_above: int,
+    part_size: int,
+) -> None:
     """Serve a rehearsal Hub that keeps everything in DIRECTORY, until Ctrl-C.
 
     The real huggingface_hub client talks to it unchanged: set HF_ENDPOINT and HF_TOKEN as printed.
     """
     from fluxconv.converters.errors import BadInput
+    from fluxconv.hub.rehearsal.faults import ScriptError, read_script
+    from fluxconv.hub.rehearsal.limits import MIB, Limits
     from fluxconv.hub.rehearsal.server import ServerError, serve, tokens
 
     def ready(url: str) -> None:
@@ -49,7 +89,11 @@ def serve(out: Output, directory: Path, host: str, port: int, ready_file: Path |
         out.result(values, lambda: out.line(exports.rstrip()))
         out.note(f"rehearsal Hub at {url}, keeping everything in {directory}; Ctrl-C ends it")
 
+    limits = Limits(multipart_above * MIB, part_size * MIB, None if quota is None else quota * MIB)
     try:
-        serve(directory, host, port, ready)
-    except ServerError as error:
+        faults = read_script(script).faults if script else ()
+        serve(
+            directory, host, port, ready, organizations=organizations, limits=limits, faults=faults
+        )
+    except (ServerError, ScriptError) as error:
         raise BadInput(str(error)) from error

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from hub_client import CARD, MIB, commit, download, send, status_of
+from hub_client import CARD, MIB, api_of, commit, download, send, status_of
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.hub.rehearsal import RehearsalHub, running
 
 pytestmark = pytest.mark.usefixtures("online_client")
 
@@ -143,6 +143,66 @@ def test_a_private_repository_does_not_exist_for_others(
         assert repo not in [m.id for m in other.list_models(author="rehearsal")]
     api.update_repo_settings(repo, private=False)
     assert not anonymous.model_info(repo).private
+
+
+def test_a_role_in_an_organisation_decides_who_writes(tmp_path: Path) -> None:
+    organizations = ["studio", "watched:read", "written:write"]
+    with running(tmp_path / "hub", organizations=organizations) as hub:
+        api = api_of(hub)
+        roles = {org["name"]: org["roleInOrg"] for org in api.whoami()["orgs"]}
+        assert roles == {"studio": "admin", "watched": "read", "written": "write"}
+        for name in ("studio/m", "written/m"):
+            assert api.create_repo(name).repo_id == name
+        assert status_of(lambda: api.create_repo("watched/m")) == 403
+
+
+def test_a_fine_grained_token_writes_where_it_says(
+    hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    fine = HfApi(endpoint=hub.url, token=hub.tokens["fine-grained"])
+    token = fine.whoami()["auth"]["accessToken"]
+    (scope,) = token["fineGrained"]["scoped"]
+    assert (token["role"], scope["entity"]["name"]) == ("fineGrained", "rehearsal")
+    assert "repo.write" in scope["permissions"]
+    commit(fine, repo, {"a.txt": b"a"})
+    assert status_of(lambda: fine.create_repo("rehearsal-org/fine")) == 403
+
+
+def test_access_by_hand_is_asked_for_and_given(
+    hub: RehearsalHub, api: HfApi, visitor: HfApi, repo: str, tmp_path: Path
+) -> None:
+    commit(api, repo, {"a.txt": b"a"})
+    assert status_of(lambda: api.grant_access(repo, "visitor")) == 400
+    api.update_repo_settings(repo, gated="manual")
+    visiting = {"headers": {"Authorization": f"Bearer {hub.visitor_token}"}}
+    assert send(hub, "POST", f"/{repo}/ask-access", **visiting).json() == {"status": "pending"}
+    with pytest.raises(GatedRepoError, match="awaiting a review"):
+        download(visitor, repo, "a.txt", tmp_path)
+    assert status_of(lambda: [*visitor.list_pending_access_requests(repo)]) == 403
+    (asked,) = api.list_pending_access_requests(repo)
+    assert (asked.username, asked.status) == ("visitor", "pending")
+    api.accept_access_request(repo, "visitor")
+    assert status_of(lambda: api.accept_access_request(repo, "visitor")) == 404
+    assert download(visitor, repo, "a.txt", tmp_path) == b"a"
+    api.reject_access_request(repo, request_id=asked.request_id, rejection_reason="No")
+    assert [r.username for r in api.list_rejected_access_requests(repo)] == ["visitor"]
+    with pytest.raises(GatedRepoError):
+        visitor.auth_check(repo)
+    api.cancel_access_request(repo, "visitor")
+    api.grant_access(repo, "visitor")
+    visitor.auth_check(repo)
+    assert status_of(lambda: api.accept_access_request(repo, "nobody")) == 404
+
+
+def test_access_is_given_at_once_where_the_gate_is_automatic(
+    hub: RehearsalHub, api: HfApi, visitor: HfApi, repo: str
+) -> None:
+    api.update_repo_settings(repo, gated="auto")
+    with pytest.raises(GatedRepoError):
+        visitor.auth_check(repo)
+    visiting = {"headers": {"Authorization": f"Bearer {hub.visitor_token}"}}
+    assert send(hub, "POST", f"/{repo}/ask-access", **visiting).json() == {"status": "accepted"}
+    visitor.auth_check(repo)
 
 
 def test_a_gated_repository_shows_its_page_and_keeps_its_files(

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 from fluxconv.hub.rehearsal.accounts import DEFAULT_USER
+from fluxconv.hub.rehearsal.faults import ScriptError, read_script
 from fluxconv.hub.rehearsal.limits import Limits
 from fluxconv.hub.rehearsal.process import FAILED, READY
 from fluxconv.hub.rehearsal.server import ServerError, serve
@@ -28,9 +29,11 @@ def _main() -> None:
     parser.add_argument("--multipart-above", type=int, default=Limits.multipart_above)
     parser.add_argument("--part-size", type=int, default=Limits.part_size)
     parser.add_argument("--quota", type=int)
+    parser.add_argument("--faults", type=Path)
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
+        script = read_script(arguments.faults).faults if arguments.faults else ()
         serve(
             arguments.directory,
             port=arguments.port,
@@ -38,8 +41,9 @@ def _main() -> None:
             user=arguments.user,
             organizations=arguments.organization,
             limits=Limits(arguments.multipart_above, arguments.part_size, arguments.quota),
+            faults=script,
         )
-    except ServerError as error:
+    except (ServerError, ScriptError) as error:
         _say(FAILED, str(error))
         sys.exit(1)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +19,24 @@ DEFAULT_USER = "rehearsal"
 DEFAULT_ORGANIZATION = "rehearsal-org"
 VISITOR = "visitor"
 
+READ, WRITE, FINE_GRAINED = "read", "write", "fineGrained"
+ADMIN = "admin"
+_WRITERS = (WRITE, ADMIN)
+
 
 @dataclass(frozen=True)
 class Identity:
-    """Who sent a request; ``user`` is None for somebody without a token."""
+    """Who sent a request; ``user`` is None for somebody without a token.
+
+    ``organizations`` are names with the user's role there; ``scopes`` are the namespaces that a
+    fine-grained token may write to.
+    """
 
     user: str | None = None
     role: str = "read"
     token_name: str = ""
-    organizations: tuple[str, ...] = field(default=())
+    organizations: Mapping[str, str] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ()
 
     @property
     def anonymous(self) -> bool:
@@ -38,6 +47,13 @@ class Identity:
         """Whether the namespace is the user's own or one of its organisations."""
         return namespace == self.user or namespace in self.organizations
 
+    def may_write(self, namespace: str) -> bool:
+        """Whether both the user and the token may write there."""
+        by_user = namespace == self.user or self.organizations.get(namespace) in _WRITERS
+        return by_user and (
+            self.role == WRITE or (self.role == FINE_GRAINED and namespace in self.scopes)
+        )
+
     def require_user(self) -> str:
         """The user's name, or 401."""
         if self.user is None:
@@ -45,9 +61,15 @@ class Identity:
         return self.user
 
     def require_write(self, namespace: str, refusal: str) -> None:
-        """Pass only a token with write role of a member of the namespace."""
+        """Pass only those who may write to the namespace."""
         self.require_user()
-        if self.role != "write" or not self.belongs_to(namespace):
+        if not self.may_write(namespace):
+            raise forbidden(refusal)
+
+    def require_contributor(self, refusal: str) -> None:
+        """Pass a token that may write anywhere: it may open a pull request."""
+        self.require_user()
+        if self.role not in (WRITE, FINE_GRAINED):
             raise forbidden(refusal)
 
 
@@ -61,22 +83,25 @@ class Accounts:
     def create(self, user: str = DEFAULT_USER, organizations: Sequence[str] = ()) -> None:
         """Make up the first accounts, unless there are some.
 
-        The user gets a token that may write and one that may only read; the second user exists
-        so that access by somebody else can be rehearsed too.
+        The user gets a token that may write, one that may only read, and a fine-grained one for
+        its own namespace; the second user exists so that access by somebody else can be
+        rehearsed too. An organisation is ``NAME``, or ``NAME:ROLE`` for a member who is no admin.
         """
         if self._path.exists():
             return
-        organizations = [*organizations] or [DEFAULT_ORGANIZATION]
-        tokens = [(user, "write", "write"), (user, "read", "read"), (VISITOR, "write", "visitor")]
+        roles = dict(_member(text) for text in organizations or [DEFAULT_ORGANIZATION])
+        tokens: list[dict[str, Any]] = [
+            {"name": "write", "user": user, "role": WRITE},
+            {"name": "read", "user": user, "role": READ},
+            {"name": "fine-grained", "user": user, "role": FINE_GRAINED, "scopes": [user]},
+            {"name": "visitor", "user": VISITOR, "role": WRITE},
+        ]
         data = {
             "users": {
-                user: {"fullname": user, "organizations": organizations},
-                VISITOR: {"fullname": "Somebody else", "organizations": []},
+                user: {"fullname": user, "organizations": roles},
+                VISITOR: {"fullname": "Somebody else", "organizations": {}},
             },
-            "tokens": [
-                {"name": name, "user": owner, "role": role, "token": f"hf_{secrets.token_hex(17)}"}
-                for owner, role, name in tokens
-            ],
+            "tokens": [{**each, "token": f"hf_{secrets.token_hex(17)}"} for each in tokens],
         }
         # Tokens: readable for the owner of the folder only.
         self._disk.write_json(self._path, data, mode=0o600)
@@ -105,8 +130,13 @@ class Accounts:
         for entry in data["tokens"]:
             if hmac.compare_digest(entry["token"].encode(), token.encode()):
                 user = data["users"].get(entry["user"], {})
-                organizations = tuple(user.get("organizations", ()))
-                return Identity(entry["user"], entry["role"], entry["name"], organizations)
+                return Identity(
+                    entry["user"],
+                    entry["role"],
+                    entry["name"],
+                    _roles(user.get("organizations", {})),
+                    tuple(entry.get("scopes", ())),
+                )
         raise invalid_token()
 
     def describe(self, identity: Identity) -> dict[str, Any]:
@@ -121,11 +151,11 @@ class Accounts:
             "isPro": False,
             "canPay": False,
             "avatarUrl": "",
-            "orgs": [describe_organization(org) for org in identity.organizations],
-            "auth": {
-                "type": "access_token",
-                "accessToken": {"displayName": identity.token_name, "role": identity.role},
-            },
+            "orgs": [
+                {**describe_organization(org), "roleInOrg": role}
+                for org, role in identity.organizations.items()
+            ],
+            "auth": {"type": "access_token", "accessToken": _describe_token(identity)},
         }
 
     def exists(self, namespace: str) -> bool:
@@ -166,5 +196,34 @@ def describe_organization(name: str) -> dict[str, Any]:
         "fullname": name,
         "avatarUrl": "",
         "isEnterprise": False,
-        "roleInOrg": "admin",
     }
+
+
+def _member(text: str) -> tuple[str, str]:
+    name, _, role = text.partition(":")
+    return name, role or ADMIN
+
+
+def _roles(organizations: Any) -> dict[str, str]:
+    # A plain list, as older folders have it, makes the user an admin everywhere.
+    if isinstance(organizations, dict):
+        return dict(organizations)
+    return dict.fromkeys(organizations, ADMIN)
+
+
+def _describe_token(identity: Identity) -> dict[str, Any]:
+    token: dict[str, Any] = {"displayName": identity.token_name, "role": identity.role}
+    if identity.role == FINE_GRAINED:
+        scoped = [
+            {
+                "entity": {
+                    "_id": account_id(name),
+                    "type": "user" if name == identity.user else "org",
+                    "name": name,
+                },
+                "permissions": ["repo.content.read", "repo.write", "collection.write"],
+            }
+            for name in identity.scopes
+        ]
+        token["fineGrained"] = {"canReadGatedRepos": True, "global": [], "scoped": scoped}
+    return token

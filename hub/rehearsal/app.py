@@ -28,11 +28,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fluxconv.hub.rehearsal import (
+    access,
     collections,
     commits,
+    discussions,
     history,
     lfs,
     metadata,
+    pages,
+    parts,
     repos,
     resolve,
     tree,
@@ -69,8 +73,11 @@ class Endpoint(NamedTuple):
 
 
 _MODEL = "/api/models/{namespace}/{name}"
+_DISCUSSION = _MODEL + "/discussions/{number}"
+_ACCESS = _MODEL + "/user-access-request"
 _REPO = "/{namespace}/{name}"
 _LFS = _REPO + ".git/info/lfs/objects"
+_CONTENT = "/_lfs/{namespace}/{name}/{oid}"
 _COLLECTION = "/api/collections/{namespace}/{slug}"
 
 ENDPOINTS = (
@@ -96,6 +103,17 @@ ENDPOINTS = (
     Endpoint("GET", _MODEL + "/tree/{revision}", tree.list_tree),
     Endpoint("GET", _MODEL + "/tree/{revision}/{path:path}", tree.list_tree),
     Endpoint("POST", _MODEL + "/paths-info/{revision}", tree.paths_info),
+    Endpoint("GET", _MODEL + "/discussions", discussions.list_all),
+    Endpoint("POST", _MODEL + "/discussions", discussions.create),
+    Endpoint("GET", _DISCUSSION, discussions.show),
+    Endpoint("POST", _DISCUSSION + "/comment", discussions.comment),
+    Endpoint("POST", _DISCUSSION + "/title", discussions.rename),
+    Endpoint("POST", _DISCUSSION + "/status", discussions.change_status),
+    Endpoint("POST", _DISCUSSION + "/merge", discussions.merge),
+    Endpoint("GET", _ACCESS + "/{status}", access.list_requests),
+    Endpoint("POST", _ACCESS + "/handle", access.handle),
+    Endpoint("POST", _ACCESS + "/grant", access.grant),
+    Endpoint("POST", _REPO + "/ask-access", access.ask),
     Endpoint("GET", "/api/collections", collections.list_all),
     Endpoint("POST", "/api/collections", collections.create),
     Endpoint("GET", _COLLECTION, collections.show),
@@ -106,6 +124,7 @@ ENDPOINTS = (
     Endpoint("DELETE", _COLLECTION + "/items/{item}", collections.delete_item),
     Endpoint("POST", _LFS + "/batch", lfs.batch),
     Endpoint("POST", _LFS + "/verify", lfs.verify),
+    Endpoint("POST", _CONTENT + "/complete", parts.complete),
     Endpoint("GET", _REPO + "/resolve/{revision}/{path:path}", resolve.resolve),
     Endpoint("GET", _REPO + "/raw/{revision}/{path:path}", resolve.raw),
 )
@@ -116,12 +135,18 @@ def create_app(directory: Path | Store, *, middleware: Sequence[Middleware] = ()
     store = directory if isinstance(directory, Store) else Store(directory)
     for repo in store.repositories():
         xet.sweep(store, repo)
+        parts.sweep(store, repo)
 
     async def upload(request: Request) -> Response:
         return await _answer(request, lambda: lfs.upload(store, request))
 
+    async def upload_part(request: Request) -> Response:
+        return await _answer(request, lambda: parts.upload(store, request))
+
     routes = [Route(e.path, _route(store, e), methods=[e.method]) for e in ENDPOINTS]
-    routes.append(Route("/_lfs/{namespace}/{name}/{oid}", upload, methods=["PUT"]))
+    routes.append(Route(_CONTENT, upload, methods=["PUT"]))
+    routes.append(Route(_CONTENT + "/part/{number:int}", upload_part, methods=["PUT"]))
+    routes += pages.routes(store)
     app = Starlette(
         routes=routes,
         middleware=[*middleware, Middleware(_UndecodedPath), Middleware(_RequestId)],

@@ -23,6 +23,7 @@ from fluxconv.hub.rehearsal.errors import (
     repo_not_found,
 )
 from fluxconv.hub.rehearsal.fields import Fields
+from fluxconv.hub.rehearsal.records import access_requests, admits
 from fluxconv.hub.rehearsal.repository import Commit, Repository
 from fluxconv.hub.rehearsal.store import Store
 
@@ -80,11 +81,22 @@ class Call:
         self.identity.require_write(repo.namespace, refusal)
         return repo
 
+    def contributable_repository(self) -> Repository:
+        """The repository in the path, if the one who asks may propose a change to it.
+
+        That is everybody who sees it and whose token may write; for the upload itself the Hub
+        does not ask whether a commit or a pull request will follow.
+        """
+        repo = self.repository()
+        self.identity.require_contributor(f"Forbidden: you need a write token to push to {repo.id}")
+        return repo
+
     def readable_repository(self) -> Repository:
         """The repository in the path, if the one who asks may download its files."""
         repo = self.repository()
-        if repo.settings()["gated"] and not self.identity.belongs_to(repo.namespace):
-            raise gated(repo.id, anonymous=self.identity.anonymous)
+        if not self.identity.belongs_to(repo.namespace) and not admits(repo, self.identity.user):
+            waiting = (self.identity.user or "") in access_requests(repo)
+            raise gated(repo.id, anonymous=self.identity.anonymous, waiting=waiting)
         return repo
 
     def commit(self, repo: Repository) -> Commit:

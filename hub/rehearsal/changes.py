@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from fluxconv.hub.rehearsal import xet
+from fluxconv.hub.rehearsal import quota, xet
 from fluxconv.hub.rehearsal.errors import HubError, bad_request, entry_not_found
 from fluxconv.hub.rehearsal.fields import Fields
 from fluxconv.hub.rehearsal.gitobjects import blob_oid, lfs_pointer
@@ -61,6 +61,8 @@ def read_request(store: Store, repo: Repository, body: IO[bytes]) -> Request:
 
 def apply(store: Store, repo: Repository, request: Request, tree: Tree) -> Tree:
     """The tree after all operations, in their order."""
+    new = [size or 0 for sha256, size in request.large.items() if not repo.has_object(sha256)]
+    quota.check(store, repo, sum(new))
     xet.collect(store, repo, request.large)
     result = dict(tree)
     for operation in request.operations:

@@ -77,13 +77,16 @@ def repo_not_found(*, anonymous: bool) -> HubError:
     return HubError(404, "Repository not found", code="RepoNotFound")
 
 
-def gated(repo_id: str, *, anonymous: bool) -> HubError:
+def gated(repo_id: str, *, anonymous: bool, waiting: bool) -> HubError:
     """The repository is visible, its files are not."""
+    message = f"Access to model {repo_id} is restricted and you are not in the authorized list."
     if anonymous:
         message = f"Access to model {repo_id} is restricted. You must be authenticated."
-        return HubError(401, message, code="GatedRepo")
-    message = f"Access to model {repo_id} is restricted and you are not in the authorized list."
-    return HubError(403, message, code="GatedRepo")
+    elif waiting:
+        message = (
+            f"Your request to access model {repo_id} is awaiting a review from the repo authors."
+        )
+    return HubError(401 if anonymous else 403, message, code="GatedRepo")
 
 
 def revision_not_found(revision: str) -> HubError:

@@ -10,7 +10,14 @@ from fluxconv.hub.rehearsal.call import Call
 from fluxconv.hub.rehearsal.errors import HubError, bad_request, conflict, revision_not_found
 from fluxconv.hub.rehearsal.names import check_ref_name
 from fluxconv.hub.rehearsal.paging import page
-from fluxconv.hub.rehearsal.repository import DEFAULT_BRANCH, HEADS, TAGS, Commit, Repository
+from fluxconv.hub.rehearsal.repository import (
+    DEFAULT_BRANCH,
+    HEADS,
+    PULLS,
+    TAGS,
+    Commit,
+    Repository,
+)
 
 _PAGE = 50
 
@@ -32,7 +39,7 @@ def list_refs(call: Call) -> Response:
         "converts": [],
     }
     if call.query.get("include_prs") is not None:
-        answer["pullRequests"] = []
+        answer["pullRequests"] = _describe_refs(repo, PULLS)
     return JSONResponse(answer)
 
 

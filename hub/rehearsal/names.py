@@ -96,6 +96,11 @@ def check_ref_name(name: str) -> str:
     return name
 
 
+def is_number(text: str) -> bool:
+    """A whole number of a reasonable size, as it stands in an address."""
+    return text.isascii() and text.isdigit() and len(text) < 12
+
+
 def is_sha1(text: str) -> bool:
     """A full commit hash."""
     return _SHA1.fullmatch(text) is not None

@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse
 
 from fluxconv.hub.rehearsal.call import Call
 from fluxconv.hub.rehearsal.errors import bad_request
+from fluxconv.hub.rehearsal.names import is_number
 
 Item = TypeVar("Item")
 
@@ -34,7 +35,7 @@ def page(
 
 def _whole_number(call: Call, name: str, default: int) -> int:
     text = call.query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 12):
+    if not is_number(text):
         raise bad_request(f'"{name}" must be a whole number')
     return int(text)
 

@@ -85,6 +85,7 @@ def running(
     user: str = DEFAULT_USER,
     organizations: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    faults: Path | None = None,
     timeout: float = 30.0,
 ) -> Iterator[RehearsalHub]:
     """A rehearsal Hub in another process: it answers when the block starts, is gone at its end.
@@ -97,6 +98,7 @@ def running(
         user=user,
         organizations=organizations,
         limits=limits,
+        faults=faults,
         timeout=timeout,
     )
     try:
@@ -112,6 +114,7 @@ def start(
     user: str = DEFAULT_USER,
     organizations: Sequence[str] = (),
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    faults: Path | None = None,
     timeout: float = 30.0,
 ) -> RehearsalHub:
     """Start a rehearsal Hub in another process and wait until it answers; ``stop`` ends it."""
@@ -122,6 +125,8 @@ def start(
     command += ["--part-size", str(limits.part_size)]
     if limits.quota is not None:
         command += ["--quota", str(limits.quota)]
+    if faults is not None:
+        command += ["--faults", str(faults)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         url = _wait_for_address(process, timeout)
@@ -148,9 +153,11 @@ def _wait_for_answer(url: str, timeout: float) -> None:
         # Not urllib: its proxies from the environment have no business on loopback.
         connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=timeout)
         try:
-            connection.request("GET", "/api/models?limit=1")
-            if connection.getresponse().status == 200:
-                return
+            # A place at which no fault acts, and that no script counts; without a token it
+            # answers with a refusal, which will do.
+            connection.request("GET", "/_admin/faults")
+            connection.getresponse()
+            return
         except OSError:
             pass
         finally:

@@ -5,8 +5,8 @@
 ``refs/heads/<name>``     one branch, ``{"commit": sha1}``; the name is percent-encoded
 ``refs/tags/<name>``      one tag, the same
 ``refs/pr/<number>``      the branch of one pull request, the same
-``discussions/<n>.json``  one discussion or pull request (see ``discussions.py``)
-``access.json``           who asked for access, if it is gated (see ``access.py``)
+``discussions/<n>.json``  one discussion or pull request (see ``records.py``)
+``access.json``           who asked for access, if it is gated (see ``records.py``)
 ``objects/<sha256>``      an empty file: this large content was uploaded to this repository
 
 A commit becomes visible by the one rename that moves a branch; everything it needs was written
@@ -105,6 +105,14 @@ class Repository:
             settings = {**self.settings(), **changes}
             self._disk.write_json(self.path / "repo.json", settings)
         return settings
+
+    def read(self, name: str) -> Any | None:
+        """The JSON in a file of the folder, None if there is none."""
+        return read_json(self.path / name)
+
+    def write(self, name: str, data: Any) -> None:
+        """Replace a file of the folder by JSON."""
+        self._disk.write_json(self.path / name, data)
 
     # Commits ---------------------------------------------------------------------------------
 
@@ -231,6 +239,10 @@ class Repository:
     def has_object(self, sha256: str) -> bool:
         """Whether this large content was uploaded to this repository."""
         return (self.path / "objects" / sha256).exists()
+
+    def objects(self) -> list[str]:
+        """Every large content that was uploaded to this repository."""
+        return [path.name for path in (self.path / "objects").iterdir()]
 
     def grant_object(self, sha256: str) -> None:
         """Remember that this large content was uploaded to this repository."""

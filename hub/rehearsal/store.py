@@ -10,6 +10,7 @@
       blobs/ab/abcd...              contents by sha256, of all repositories, small and large
       repos/models/NS/NAME/         one repository (see ``repository.py``)
       collections/<24 hex>.json     one collection with its items
+      uploads/NS/NAME/<random>/     parts of large files (see ``parts.py``)
       xet/NS/NAME/<random>/         Xet uploads that no commit has taken in yet (see ``xet.py``)
       tmp/                          everything half-done; emptied at start
 
@@ -138,13 +139,17 @@ class Store:
         with repo.lock, self._repos_lock:
             if repo.path.exists():
                 self.disk.delete(repo.path)
-            staging = self.xet_folder(repo)
-            if staging.exists():
-                self.disk.delete(staging)
+            for staging in (self.xet_folder(repo), self.uploads_folder(repo)):
+                if staging.exists():
+                    self.disk.delete(staging)
 
     def xet_folder(self, repo: Repository) -> Path:
         """Where Xet uploads to a repository wait for their commit."""
         return self.directory / "xet" / repo.id
+
+    def uploads_folder(self, repo: Repository) -> Path:
+        """Where the parts of large files wait to be put together."""
+        return self.directory / "uploads" / repo.id
 
     def _handle(self, repo_id: str, path: Path) -> Repository:
         # One object for each name for ever, because its lock must be one.
@@ -174,7 +179,7 @@ class Store:
         except BlockingIOError:
             lock_file.close()
             raise StoreError(f"another rehearsal Hub is already serving {self.directory}") from None
-        for name in ("tmp", "blobs", "collections", "repos/models", "xet"):
+        for name in ("tmp", "blobs", "collections", "repos/models", "uploads", "xet"):
             make_folder(self.directory / name)
         self.disk.clear_temporaries()
         if marker is None:
@@ -183,7 +188,7 @@ class Store:
 
     def _strangers(self) -> list[str]:
         # A first start that was killed leaves these before ``hub.json``.
-        ours = {"hub.lock", "tmp", "blobs", "collections", "repos", "xet"}
+        ours = {"hub.lock", "tmp", "blobs", "collections", "repos", "uploads", "xet"}
         return [path.name for path in self.directory.iterdir() if path.name not in ours]
 
     def _read_secret(self) -> bytes:

@@ -28,10 +28,11 @@ from typing import Any, NamedTuple
 
 from starlette.responses import JSONResponse, Response
 
+from fluxconv.hub.rehearsal import quota
 from fluxconv.hub.rehearsal.call import Call
 from fluxconv.hub.rehearsal.disk import make_folder, remove
 from fluxconv.hub.rehearsal.errors import HubError
-from fluxconv.hub.rehearsal.repository import Repository
+from fluxconv.hub.rehearsal.repository import PULLS, Repository
 from fluxconv.hub.rehearsal.store import Store
 
 _LOG = logging.getLogger("fluxconv.hub.rehearsal")
@@ -79,7 +80,11 @@ class StagedFile(NamedTuple):
 
 def write_token(call: Call) -> Response:
     """``GET /api/models/NS/NAME/xet-write-token/REV``: where to put the contents."""
-    repo = call.writable_repository()
+    # Before a pull request is made there is no revision for it: the client then says "None".
+    revision = call.parameter("revision")
+    proposed = revision == "None" or revision.startswith(f"refs/{PULLS}/")
+    repo = call.contributable_repository() if proposed else call.writable_repository()
+    quota.check(call.store, repo, 1)
     if _hf_xet() is None:
         raise HubError(
             400,

@@ -85,7 +85,8 @@ class Script(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the whole"
-            raise ScriptError(f"{where}: {first['msg']}") from None
+            what = first["msg"].removeprefix("Value error, ")
+            raise ScriptError(f"{where}: {what}") from None
         except yaml.YAMLError as error:
             raise ScriptError(f"not YAML: {' '.join(str(error).split())}") from None
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from starlette.concurrency import run_in_threadpool
-
 from fluxconv.hub.rehearsal.faults.actions.base import Action
 from fluxconv.hub.rehearsal.faults.exchange import Exchange
 
@@ -17,15 +15,9 @@ class BrokenXet(Action):
     do: Literal["broken-xet"] = "broken-xet"
 
     async def perform(self, exchange: Exchange) -> None:
-        """The store would have to be inside a file."""
+        """The store would have to be inside a file, which nobody can make."""
         reply = await exchange.carry_out_silently()
-        address = f"local://{await run_in_threadpool(_no_folder, exchange)}/store"
+        address = f"local://{exchange.store.directory}/hub.lock/store"
         data = {**json.loads(reply.body), "casUrl": address}
         changed = reply.with_body(json.dumps(data).encode())
         await exchange.answer(changed.with_header("x-xet-cas-url", address))
-
-
-def _no_folder(exchange: Exchange) -> str:
-    path = exchange.store.disk.temporary()
-    path.write_bytes(b"")
-    return str(path)

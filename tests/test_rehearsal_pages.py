@@ -1,0 +1,449 @@
+"""The rehearsal Hub's pages: who sees what, where things lead, and that nothing in them is alive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx2
+import pytest
+from hostile_card import COMMIT, METADATA, NAMES, SVG, hostile_files
+from hub_client import CARD, USER, api_of, commit
+from huggingface_hub import HfApi
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.hub.rehearsal.pages import owner_address
+from fluxconv.hub.rehearsal.pages.markdown import render
+from fluxconv.hub.rehearsal.pages.places import Place
+from fluxconv.hub.rehearsal.repository import File
+
+pytestmark = pytest.mark.usefixtures("online_client")
+
+ROOT = Path(__file__).parent.parent
+FILE = File("0" * 40, 1, "0" * 64, False)
+PLACE = Place(
+    "me/it", "main", "", {"a b.png": FILE, "docs/x.md": FILE, "LICENSE": FILE}, "here:1", True
+)
+HREF = r'rel="nofollow noopener noreferrer"'
+
+
+@pytest.fixture
+def public(hub: RehearsalHub) -> Iterator[httpx2.Client]:
+    """A browser without a sign-in."""
+    with httpx2.Client(base_url=hub.url, trust_env=False, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def owner(hub: RehearsalHub) -> Iterator[httpx2.Client]:
+    """A browser that opened the owner's address."""
+    options = {"base_url": hub.url, "trust_env": False, "timeout": 20}
+    with httpx2.Client(follow_redirects=True, **options) as client:
+        answer = client.get(owner_address(hub.directory, hub.url))
+        assert answer.status_code == 200 and str(answer.url) == f"{hub.url}/"
+        yield client
+
+
+def html(text: str, place: Place = PLACE) -> str:
+    return str(render(text, place).html).strip()
+
+
+# Who sees what -----------------------------------------------------------------------------------
+
+
+def test_private_is_for_the_owner_only(
+    public: httpx2.Client, owner: httpx2.Client, api: HfApi, repo: str
+) -> None:
+    commit(api, repo, {"README.md": CARD.encode(), "x.png": b"x", "x.bin": b"\0x"})
+    collection = api.create_collection(title="Mine alone", private=True).slug
+    api.update_repo_settings(repo, private=True)
+    kinds = ("", "/tree/main", "/commits/main", "/commit/main", "/blob/main/x.png")
+    addresses = [f"/{repo}{kind}" for kind in kinds]
+    addresses += [f"/-/file/{repo}/main/x.png", f"/collections/{collection}"]
+    for address in addresses:
+        assert owner.get(address).status_code == 200, address
+        assert public.get(address).status_code == 404, address
+        # What is private and what does not exist look alike.
+        nowhere = address.replace(repo, f"{USER}/nowhere").replace("mine-alone", "nothing")
+        assert public.get(address).text.count(repo) == public.get(nowhere).text.count(nowhere)
+    for listing in ("/", f"/{USER}"):
+        shown = owner.get(listing).text
+        assert "Mine alone" in shown and f'href="/{repo}"' in shown
+        assert repo not in public.get(listing).text and "Mine alone" not in public.get(listing).text
+
+
+def test_files_behind_a_gate_are_for_the_owner_only(
+    public: httpx2.Client, owner: httpx2.Client, api: HfApi, repo: str
+) -> None:
+    card = "---\nextra_gated_heading: Please agree\n---\n# Seen by all\n![A picture](x.png)"
+    commit(api, repo, {"README.md": card.encode(), "x.png": b"x", "secret.txt": b"unseen"})
+    api.update_repo_settings(repo, gated="manual")
+    address, picture = f"/{repo}", f"/-/file/{repo}/main/x.png"
+    for client, seen in ((public, False), (owner, True)):
+        page = client.get(address).text
+        assert "Please agree" in page and "Seen by all" in page
+        assert (picture in page) is seen
+        assert (client.get(picture).status_code == 200) is seen
+        assert ("unseen" in client.get(f"/{repo}/blob/main/secret.txt").text) is seen
+        assert ("?download=true" in client.get(f"/{repo}/tree/main").text) is seen
+    assert public.get(picture).status_code == 401
+
+
+def test_owner_looks_as_the_public_and_back(owner: httpx2.Client, api: HfApi, repo: str) -> None:
+    api.update_repo_settings(repo, private=True)
+    here = {"here": f"/{repo}"}
+    assert owner.get(f"/{repo}").status_code == 200
+    seen = owner.post("/-/look", data={"as": "public", **here})
+    assert seen.status_code == 404 and "what everybody would see" in seen.text
+    assert repo not in owner.get("/").text
+    assert owner.post("/-/look", data={"as": "owner", **here}).status_code == 200
+    assert owner.post("/-/look", data={"as": "nobody", **here}).status_code == 404
+    assert owner.post("/-/look", data={"as": "owner", **here}).status_code == 404
+
+
+def test_token_signs_in_and_stands_nowhere(
+    public: httpx2.Client, hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    api.update_repo_settings(repo, private=True)
+    refused = public.post("/-/sign-in", data={"token": "hf_wrong", "here": f"/{repo}"})
+    assert refused.status_code == 403 and "set-cookie" not in refused.headers
+    answer = public.post("/-/sign-in", data={"token": hub.token, "here": f"/{repo}"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/{repo}")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=lax" in cookie
+    assert public.get(f"/{repo}").status_code == 200
+    everything = [cookie, owner_address(hub.directory, hub.url), public.get(f"/{repo}").text]
+    assert not any(token in text for token in hub.tokens.values() for text in everything)
+    # The key opens pages, and not the API.
+    key = cookie.split("=")[1].split(";")[0]
+    private = httpx2.get(
+        f"{hub.url}/api/models/{repo}",
+        headers={"Cookie": cookie, "Authorization": f"Bearer {key}"},
+        trust_env=False,
+    )
+    assert private.status_code == 401
+
+
+def test_another_user_signs_in_and_sees_no_more_than_they_may(
+    public: httpx2.Client, hub: RehearsalHub, api: HfApi, repo: str
+) -> None:
+    api.update_repo_settings(repo, private=True)
+    public.post("/-/sign-in", data={"token": hub.visitor_token})
+    assert "You look as <b>visitor</b>" in public.get("/").text
+    assert public.get(f"/{repo}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "here", ["//other.invalid", "/\\other.invalid", "https://other.invalid", "", "javascript:x"]
+)
+def test_no_form_leads_to_another_host(here: str, owner: httpx2.Client) -> None:
+    answer = owner.post("/-/look", data={"as": "public", "here": here}, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+def test_wrong_key_is_nobody(public: httpx2.Client) -> None:
+    answer = public.get("/?key=0123")
+    assert answer.status_code == 303 and "set-cookie" not in answer.headers
+
+
+# What is shown -----------------------------------------------------------------------------------
+
+
+def test_addresses_that_the_client_tells_open_pages(
+    public: httpx2.Client, api: HfApi, repo: str
+) -> None:
+    info = api.create_commit(repo, [], commit_message="Nothing") if False else None
+    assert info is None
+    sha = commit(api, repo, {"folder/with space.txt": b"in it"}, commit_message="First words")
+    api.create_tag(repo, tag="v1/a", revision=sha)
+    collection = api.create_collection(title="To be opened")
+    api.add_collection_item(collection.slug, repo, "model", note="Its note")
+    base = api.endpoint
+    for address, words in {
+        f"{base}/{repo}": repo.partition("/")[2],
+        f"{base}/{repo}/commit/{sha}": "First words",
+        f"{base}/{repo}/commits/main": "First words",
+        f"{base}/{repo}/tree/main": "folder",
+        f"{base}/{repo}/tree/v1%2Fa/folder": "with space.txt",
+        f"{base}/{repo}/blob/main/folder/with%20space.txt": "in it",
+        f"{base}/{repo}/tree/{sha[:7]}?all": "with space.txt",
+        collection.url: "Its note",
+        f"{base}/{USER}": "To be opened",
+        f"{base}/": "To be opened",
+    }.items():
+        answer = public.get(address)
+        assert answer.status_code == 200 and words in answer.text, address
+
+
+def test_collection_keeps_its_order(public: httpx2.Client, api: HfApi, repo: str) -> None:
+    names = [f"{repo}-{i}" for i in range(6)]  # more than a listing holds
+    slug = api.create_collection(title="In order").slug
+    for name in reversed(names):
+        api.create_repo(name)
+        api.add_collection_item(slug, name, "model")
+    page = public.get(f"/collections/{slug}").text
+    places = [page.index(f'href="/{name}"') for name in names]
+    assert places == sorted(places, reverse=True)
+
+
+def test_metadata_is_shown(public: httpx2.Client, api: HfApi, repo: str) -> None:
+    licence = b"# The licence"
+    commit(api, repo, {"README.md": CARD.encode(), "LICENSE.md": licence})
+    page = public.get(f"/{repo}").text
+    for words in (
+        ">Text-to-Image<",
+        ">Diffusers<",
+        "<span>base_model:</span><span>quantized:</span>black-forest-labs/FLUX.1-dev",
+        f'<a href="/{repo}/blob/main/LICENSE.md" rel="noreferrer">flux-1-dev-non-commercial-license',
+        'href="https://huggingface.co/black-forest-labs/FLUX.1-dev"',
+        "<li>gguf</li>",
+    ):
+        assert words in page, words
+    assert "license_link" not in page, "the front matter is no text"
+    assert "The licence" in public.get(f"/{repo}/blob/main/LICENSE.md").text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["3", "[1, {a: [b]}]", "{a: {b: c}}", "null", "2024-01-01", ".nan", "'" + "x" * 5000 + "'"],
+)
+def test_metadata_of_any_kind_breaks_no_page(
+    value: str, owner: httpx2.Client, api: HfApi, repo: str
+) -> None:
+    keys = "license license_link base_model base_model_relation tags widget language pipeline_tag"
+    keys += " library_name extra_gated_fields extra_gated_prompt"
+    lines = "".join(f"{key}: {value}\n" for key in keys.split())
+    commit(api, repo, {"README.md": f"---\n{lines}---\n# Still here".encode()})
+    for address in (f"/{repo}", "/", f"/{repo}/tree/main"):
+        assert owner.get(address).status_code == 200
+    assert "Still here" in owner.get(f"/{repo}").text
+
+
+def test_owner_is_told_what_to_look_at(
+    owner: httpx2.Client, public: httpx2.Client, api: HfApi, repo: str
+) -> None:
+    assert "no model card" in owner.get(f"/{repo}").text
+    text = "![x](gone.png) [y](gone.md) ![z](https://other.invalid/z.png) ![](here.png)"
+    widget = "widget: [{text: a, output: {url: lost.png}}]"
+    card = f"---\nlicense: nonsense\n{widget}\nlicense_link: LICENSE\n---\n{text}"
+    commit(api, repo, {"README.md": card.encode(), "here.png": b"x"})
+    page = owner.get(f"/{repo}").text
+    for words in (
+        "license: is no identifier of the Hub",
+        "pipeline_tag: is missing",
+        "license_link leads to LICENSE, which is not in the repository",
+        "gallery&#39;s picture lost.png is not in",
+        "refers to gone.png, which is not in",
+        "refers to gone.md, which is not in",
+        "shows https://other.invalid/z.png, which lies on another host",
+        "here.png has no text",
+    ):
+        assert words in page, words
+    assert "to look at before going public" not in public.get(f"/{repo}").text
+
+
+def test_files_say_how_they_are_stored(public: httpx2.Client, api: HfApi, repo: str) -> None:
+    large = bytes(range(256)) * 8
+    sha = commit(api, repo, {"a/model.safetensors": large, "a/config.json": b'{"x": 1}'})
+    page = public.get(f"/{repo}/tree/main/a").text
+    rows = {row.split("</bdi>")[0].split("<bdi>")[1]: row for row in page.split("<tr>")[2:]}
+    assert "LFS / Xet" in rows["model.safetensors"] and "LFS / Xet" not in rows["config.json"]
+    import hashlib
+
+    digest = hashlib.sha256(large).hexdigest()
+    assert digest in rows["model.safetensors"] and "2.05 kB" in rows["model.safetensors"]
+    link = re.search(r'href="(/-/file[^"]*)"', rows["model.safetensors"])
+    assert link and public.get(link[1]).content == large
+    assert digest in public.get(f"/{repo}/blob/{sha}/a/model.safetensors").text
+    assert '"x"' in public.get(f"/{repo}/blob/{sha}/a/config.json").text.replace("&quot;", '"')
+
+
+# Markdown ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("![a](a%20b.png)", '<p><img src="/-/file/me/it/main/a%20b.png" alt="a"></p>'),
+        ("![a](./docs/../a%20b.png?x#y)", '<img src="/-/file/me/it/main/a%20b.png" alt="a">'),
+        ("![a](/me/it/resolve/main/a%20b.png)", 'src="/-/file/me/it/main/a%20b.png"'),
+        ("![a](http://here:1/me/it/resolve/main/a%20b.png)", 'src="/-/file/me/it/main/a%20b.png"'),
+        ("![a](http://here:2/me/it/resolve/main/a%20b.png)", "Picture on here:2: a"),
+        ("![a](../a%20b.png)", '<span class="missing">No such picture: ../a%20b.png</span>'),
+        ('<img src="a b.png" onerror=x width=10>', 'src="/-/file/me/it/main/a%20b.png"'),
+        ("[a](docs/x.md#part)", f'<a href="/me/it/blob/main/docs/x.md#card-part" {HREF}>a</a>'),
+        ("[a](docs)", f'<a href="/me/it/tree/main/docs" {HREF}>a</a>'),
+        ("[a](gone.md)", f'<a {HREF} class="missing">a</a>'),
+        ("[a](/me/other)", f'<a href="/me/other" {HREF}>a</a>'),
+        (
+            "# A b `c`\n[a](#a-b-c)",
+            f'<h1 id="card-a-b-c">A b <code>c</code></h1>\n<p><a href="#card-a-b-c" {HREF}>a</a></p>',
+        ),
+        ("# A\n# A", '<h1 id="card-a">A</h1>\n<h1 id="card-a-1">A</h1>'),
+        ("|a|\n|-:|\n|b|", '<td align="right">b</td>'),
+        ("see www.a.org/b_(c)).", f'<a href="http://www.a.org/b_(c)" {HREF}>www.a.org/b_(c)</a>).'),
+        ("LICENSE.md and model.py", "<p>LICENSE.md and model.py</p>"),
+        ("- [x] a", '<input checked="" type="checkbox" disabled="" aria-label="done"> a'),
+        ("<details open><summary>a</summary>\n\n**b**\n</details>", "<strong>b</strong>"),
+        ("<!-- fluxconv:begin -->\na\n<!-- fluxconv:end -->", "a"),
+        ("```python\nimport a\n```", '<span class="kn">import</span>'),
+        ("```nothing\n<a>\n```", "<code>&lt;a&gt;\n</code>"),
+        ("a &lt;b&gt; &amp; c", "<p>a &lt;b&gt; &amp; c</p>"),
+    ],
+)
+def test_markdown_becomes(text: str, expected: str) -> None:
+    assert expected in html(text)
+
+
+class _Elements(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {name: value or "" for name, value in attrs}))
+
+
+def assert_harmless(text: str) -> None:
+    """Nothing in HTML of a card runs, loads, or leads where it must not."""
+    parser = _Elements()
+    parser.feed(text)
+    parser.close()
+    for tag, attributes in parser.found:
+        assert tag not in {
+            "script",
+            "style",
+            "iframe",
+            "form",
+            "svg",
+            "math",
+            "base",
+            "link",
+            "meta",
+        }
+        assert tag != "input" or attributes["type"] == "checkbox"
+        for name, value in attributes.items():
+            assert not name.startswith("on") and name not in {"style", "srcset", "background"}
+            assert name != "src" or value.startswith("/-/file/me/it/"), value
+            assert name != "href" or re.match(r"https?://|mailto:|/|#", value, re.I), value
+            assert name != "id" or value.startswith("card-")
+
+
+PIECES = (
+    "<script>", "</script>", "<style>", "<img src=", "<a href=", "javascript:alert(1)", "onerror=x",
+    "![", "](", ")", "[", "]", '"', "'", ">", "<", "<!--", "-->", "<svg>", "<math>", "</p>", "\n",
+    "\n\n", "`", "```", "|", "-|-", "&#106;", "\t", "data:text/html,", "//x.invalid", "a b.png",
+    "<![CDATA[", "<table>", "<td>", "<noscript>", "<title>", "<textarea>", "=", " ", "x", "\0",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=25).map("".join))
+def test_no_markdown_is_alive(text: str) -> None:
+    assert_harmless(html(text))
+
+
+def test_hostile_card_is_harmless() -> None:
+    text = html(hostile_files()["README.md"].decode().replace(METADATA, ""))
+    assert_harmless(text)
+    assert "The last words" in text
+
+
+def test_depth_and_length_of_a_card_are_borne() -> None:
+    for text in (">" * 5000, "[" * 20_000, "<div>" * 5000, "*a " * 20_000, "`" * 20_000):
+        html(text)
+
+
+# Hostile repositories ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(api: HfApi, repo: str) -> str:
+    commit(api, repo, hostile_files(), commit_message=COMMIT, commit_description=COMMIT)
+    return repo
+
+
+def test_names_and_words_are_escaped_on_every_page(owner: httpx2.Client, hostile: str) -> None:
+    addresses = [
+        "/",
+        f"/{USER}",
+        f"/{hostile}",
+        f"/{hostile}/tree/main",
+        f"/{hostile}/tree/main?all",
+    ]
+    addresses += [f"/{hostile}/commits/main", f"/{hostile}/commit/main"]
+    addresses += [f"/{hostile}/blob/main/{quote(name)}" for name in hostile_files()]
+    for address in addresses:
+        page = owner.get(address)
+        assert page.status_code == 200, address
+        assert "<script" not in page.text and "49" not in page.text.partition("<main")[2][:3000]
+        assert "\u202e" not in page.text and 'javascript:alert(1)"' not in page.text
+        assert not re.search(r"<[^>]*\son\w+=", page.text.replace("&#34;", "")), address
+
+
+@pytest.mark.parametrize("name", ["page.html", "images/x.svg", "broken.png", *NAMES])
+def test_contents_are_never_alive(name: str, owner: httpx2.Client, hostile: str) -> None:
+    address = f"/-/file/{hostile}/main/{quote(name)}"
+    answer = owner.get(address)
+    assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in answer.headers["content-security-policy"]
+    if name.endswith((".svg", ".png")):
+        assert answer.headers["content-type"].startswith("image/")
+        answer = owner.get(f"{address}?download=true")
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-disposition"].startswith("attachment;")
+    assert name != "images/x.svg" or answer.content == SVG
+
+
+@pytest.mark.parametrize("way", ["../accounts.json", "..%2f..%2faccounts.json", "%2e%2e/secret", "/etc/passwd", "a\\..\\b", "%00"])  # fmt: skip
+@pytest.mark.parametrize(
+    "start", ["/-/styles/", "/-/file/{}/main/", "/{}/blob/main/", "/{}/tree/main/", "/{}/tree/"]
+)
+def test_no_path_leads_out(
+    start: str, way: str, hub: RehearsalHub, owner: httpx2.Client, hostile: str
+) -> None:
+    url = httpx2.URL(hub.url).copy_with(raw_path=(start.format(hostile) + way).encode())
+    answer = owner.send(owner.build_request("GET", url))
+    assert answer.status_code in (400, 404)
+    assert not any(token in answer.text for token in hub.tokens.values())
+
+
+def test_every_page_is_sent_with_the_policy(public: httpx2.Client, hostile: str) -> None:
+    for address in ("/", f"/{hostile}", f"/{hostile}/tree/main", "/nobody/nothing", "/nobody"):
+        headers = public.get(address).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none';") and "unsafe" not in policy
+        assert "script-src" not in policy and "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert (
+            headers["referrer-policy"] == "no-referrer" and headers["cache-control"] == "no-store"
+        )
+
+
+def test_pages_take_nothing_from_the_api(public: httpx2.Client, repo: str) -> None:
+    for method, address in (
+        ("GET", "/api/unknown"),
+        ("GET", "/api/models/nobody/nothing"),
+        ("GET", f"/api/tree/main/{repo}"),
+        ("POST", f"/{repo}"),
+        ("DELETE", "/"),
+        ("GET", f"/{repo}.git/info/refs"),
+        ("GET", "/nobody/nothing/resolve/main/x"),
+    ):
+        answer = public.request(method, address)
+        assert answer.status_code in (401, 404, 405), address
+        assert answer.headers["content-type"] == "application/json", address
+    huge = public.post("/-/sign-in", content=b"token=" + b"x" * 100_000)
+    assert huge.status_code == 403
+
+
+def test_same_colours_and_faces_as_the_report() -> None:
+    report = (ROOT / "validators/page/styles/page.css").read_text()
+    ours = (ROOT / "hub/rehearsal/pages/styles/page.css").read_text()
+    theirs = dict(re.findall(r"^  (--[a-z-]+): (.*);$", report, re.M))
+    own = dict(re.findall(r"^  (--[a-z-]+): (.*);$", ours, re.M))
+    assert len(own) > 12 and own.items() <= theirs.items()
