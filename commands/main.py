@@ -29,6 +29,7 @@ _COMMANDS = {
     "card": "card",
     "push": "push",
     "download": "download",
+    "verify": "verify",
     "hub": "hub",
 }
 

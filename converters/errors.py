@@ -96,6 +96,7 @@ class HubError(FluxconvError):
     """The Hub refused, failed, or did not answer."""
 
     exit_code = 5
+    resumable = True
 
 
 class HubUnreachable(HubError):
@@ -104,6 +105,12 @@ class HubUnreachable(HubError):
 
 class HubRefused(HubError):
     """The Hub answered no: bad token, missing rights, foreign content."""
+
+
+class WrongContent(HubError):
+    """What the Hub has is not what its manifest says."""
+
+    resumable = False
 
 
 class Interrupted(FluxconvError):
