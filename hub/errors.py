@@ -95,11 +95,7 @@ NO_TOKEN = "no token found; log in with `hf auth login`, or set HF_TOKEN"
 
 def _unanswered(what: str, error: Unanswered) -> HubError:
     kind = Unclear if error.is_unclear else HubError if error.status else HubUnreachable
-    is_network = "cannot be reached" in error.reason or "secure connection" in error.reason
-    advice = (
-        "check the network and HF_ENDPOINT" if is_network else "run the same command again later"
-    )
-    return kind(f"{what}: {clean(error.reason)}; {advice}")
+    return kind(f"{what}: {clean(error.reason)}; {error.advice}")
 
 
 def _refusal(what: str, error: HfHubHTTPError) -> HubError:

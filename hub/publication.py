@@ -37,7 +37,7 @@ class PublishedFile:
         """The content of a small file; raises `SourceChanged` if it is not what was hashed."""
         data = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
         if hashlib.sha256(data).hexdigest() != self.record.sha256:
-            raise SourceChanged(f"{self.content!s}: changed while it was being published")
+            raise self.changed()
         return data
 
     def check(self) -> None:
@@ -45,13 +45,23 @@ class PublishedFile:
         if not isinstance(self.content, bytes) and hash_file(self.content) != self.record:
             raise NotAVariant(f"{self.content}: differs from its hash in {MANIFEST_NAME}")
 
-    def refuse_changed(self) -> None:
-        """Raise `SourceChanged` if the file on disk is not the one that was taken in."""
-        if not isinstance(self.content, bytes) and _stamp(self.content) != self.stamp:
-            raise SourceChanged(
-                f"{self.content}: changed while it was being published; check it, and run the "
-                "same command again"
-            )
+    def refuse_changed(self, *, thoroughly: bool = False) -> None:
+        """Raise `SourceChanged` if the file on disk is not the one that was taken in, by its size
+        and time, or `thoroughly` by its content."""
+        if isinstance(self.content, bytes):
+            return
+        is_same = _stamp(self.content) == self.stamp
+        if is_same and thoroughly:
+            is_same = hash_file(self.content) == self.record
+        if not is_same:
+            raise self.changed()
+
+    def changed(self) -> SourceChanged:
+        """What to raise where the content is not the one that was hashed."""
+        return SourceChanged(
+            f"{self.content!s}: changed while it was being published; check it, and run the same "
+            "command again"
+        )
 
     @cached_property
     def git_oid(self) -> str:

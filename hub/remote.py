@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fluxconv.converters.errors import HubError, HubRefused
-from fluxconv.hub.errors import hub_errors
+from fluxconv.converters.variant import is_safe_path
+from fluxconv.hub.errors import clean, hub_errors
 from fluxconv.hub.session import Session
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def read_commit(session: Session, name: str, commit: str) -> RemoteRepository:
         entries = session.api.list_repo_tree(name, recursive=True, revision=commit)
         files: dict[str, RemoteFile] = {}
         for entry in entries:
+            if not (is_safe_path(entry.path) and entry.path.isprintable()):
+                raise HubError(f"{name}: the Hub lists an impossible name, '{clean(entry.path)}'")
             if isinstance(entry, RepoFile):
                 sha256 = entry.lfs.sha256 if entry.lfs else None
                 files[entry.path] = RemoteFile(entry.path, entry.size, entry.blob_id, sha256)

@@ -37,12 +37,20 @@ _LOOK = 0.5
 
 
 class Unanswered(Exception):
-    """A request that was given up. `reason` is fit for a user; `is_unclear` says that it may have
-    been carried out; `status` is that of the last answer, if there was one."""
+    """A request that was given up. `reason` and `advice` are fit for a user; `is_unclear` says that
+    it may have been carried out; `status` is that of the last answer, if there was one."""
 
-    def __init__(self, reason: str, *, is_unclear: bool = False, status: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        advice: str = "check HF_ENDPOINT",
+        *,
+        is_unclear: bool = False,
+        status: int | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.is_unclear, self.status = reason, is_unclear, status
+        self.reason, self.advice = reason, advice
+        self.is_unclear, self.status = is_unclear, status
 
 
 class TimedOut(httpx2.TimeoutException):
@@ -95,7 +103,9 @@ class Bounded(httpx2.BaseTransport):
                     return _patient(response, attempts.left)
             if not (goes_on and attempts.wait(asked)):
                 unclear = repeat is Repeat.UNDONE and not undone
-                raise Unanswered(reason, is_unclear=unclear, status=status)
+                later = "run the same command again later"
+                advice = "check the network and HF_ENDPOINT" if undone and not status else later
+                raise Unanswered(reason, advice, is_unclear=unclear, status=status)
 
     def _send(self, request: httpx2.Request, attempts: Retrying) -> httpx2.Response:
         """One attempt, in a thread of its own."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from fluxconv.converters import errors
-from fluxconv.converters.errors import HubError, HubRefused, HubUnreachable, SourceChanged
+from fluxconv.converters.errors import HubError, HubRefused, HubUnreachable
 from fluxconv.converters.progress import Progress
 from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.publication import PublishedFile
@@ -92,15 +92,17 @@ def upload(
         answer = _attempt(order, attempts, bar)
         if "sent" in answer:
             break
-        _refuse_changed(files)
         kind = getattr(errors, str(answer["kind"]), HubError)
         error = kind(str(answer["failed"]))
+        for each in files:
+            # A server that hashes what arrives refuses a content that has changed.
+            each.refuse_changed(thoroughly=isinstance(error, HubRefused))
         if not (answer["again"] and attempts.wait()):
             raise error
-    _refuse_changed(files)
     for each in files:
+        each.refuse_changed()
         if answer["sent"].get(each.path) != each.record.sha256:
-            raise SourceChanged(f"{each.content!s}: changed while it was being published")
+            raise each.changed()
     bar.complete()
 
 
@@ -215,8 +217,3 @@ def _sample(file: PublishedFile) -> str:
         with file.content.open("rb") as stream:
             head = stream.read(_SAMPLE)
     return base64.b64encode(head).decode()
-
-
-def _refuse_changed(files: Sequence[PublishedFile]) -> None:
-    for each in files:
-        each.refuse_changed()
