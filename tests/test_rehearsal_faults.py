@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory
 from raw_http import arrivals, connect, request
 
-from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.hub.rehearsal import RehearsalHub, running
 from fluxconv.hub.rehearsal.faults import (
     Action,
     CorruptedFile,
@@ -205,11 +206,23 @@ def test_an_answer_is_larger_than_memory(hub: RehearsalHub, repo: str, announced
     assert send(hub, "GET", f"/api/models/{repo}").status_code == 200
 
 
+def test_an_answer_unpacks_to_more_than_memory(hub: RehearsalHub, repo: str) -> None:
+    on_info(hub, repo, HugeAnswer(gzip=True))
+    with HTTP.stream("GET", f"{hub.url}/api/models/{repo}") as answer:
+        unpacked = 0
+        for piece in answer.iter_bytes():
+            unpacked += len(piece)
+            if unpacked > 100 * MIB:
+                break
+        assert answer.num_bytes_downloaded < 4 * MIB
+
+
 def test_a_huge_answer_is_json(hub: RehearsalHub, repo: str) -> None:
-    on_info(hub, repo, HugeAnswer(size=3_000_000, announced=True))
-    answer = send(hub, "GET", f"/api/models/{repo}")
-    assert len(answer.content) == 3_000_000
-    assert answer.json()[0]["type"] == "file"
+    for action in (HugeAnswer(size=3_000_000, announced=True), HugeAnswer(size=9, gzip=True)):
+        on_info(hub, repo, action)
+        answer = send(hub, "GET", f"/api/models/{repo}")
+        assert len(answer.content) == action.size
+        assert isinstance(answer.json(), list)
 
 
 # Uploads -----------------------------------------------------------------------------------------
@@ -238,6 +251,10 @@ def test_the_client_sends_again_what_the_broken_line_lost(
     injected = hub.faults(Fault(match="PUT /_lfs/*", action=ResetUpload(after_bytes=MIB)))
     commit(api, repo, {"w.bin": data})
     assert injected.hits == 1
+    first, second = [r for r in hub.admin.requests() if r.method == "PUT"]
+    assert MIB <= first.received < 2 * MIB
+    assert (first.status, first.fault, second.status) == (None, "reset-upload", 200)
+    assert second.received == len(data)
     assert send(hub, "GET", f"/{repo}/resolve/main/w.bin").content == data
 
 
@@ -349,6 +366,23 @@ def test_a_fault_that_does_not_fit_says_so(hub: RehearsalHub) -> None:
     answer = send(hub, "GET", "/api/whoami-v2")
     assert answer.status_code == 500
     assert "names no repository" in answer.json()["error"]
+
+
+def test_the_server_stops_though_clients_hang_in_faults(tmp_path: Path) -> None:
+    with running(tmp_path / "hub") as hub:
+        hub.faults(Fault(match="GET /*", times=None, action=StalledAnswer()))
+        hub.faults(Fault(match="PUT /*", times=None, action=StalledUpload(after_bytes=1)))
+        lines = [connect(hub) for _ in range(6)]
+        for number, line in enumerate(lines):
+            method = "GET" if number % 2 else "PUT"
+            line.sendall(request(hub, method, "/x", 0 if number % 2 else 9) + b"x")
+        time.sleep(0.3)
+        began = time.monotonic()
+        hub.stop()
+        assert time.monotonic() - began < 8
+        assert hub.process.returncode in (0, -signal.SIGTERM)
+        for line in lines:
+            line.close()
 
 
 def test_the_server_goes_on_when_clients_leave(hub: RehearsalHub, api: HfApi, repo: str) -> None:

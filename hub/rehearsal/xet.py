@@ -56,14 +56,15 @@ _HAS_SHA256 = 1 << 30
 
 
 # hf_xet is made for fetching over a network: its buffers would hold gigabytes of a local file.
+# With these the server has at most some 230 MiB for a file of 1 GiB, and 30 more for another.
 _CONFIG = {
     "client.ac_initial_download_concurrency": 1,
     "client.ac_max_download_concurrency": 1,
     "reconstruction.min_reconstruction_fetch_size": 16_000_000,
-    "reconstruction.max_reconstruction_fetch_size": 64_000_000,
-    "reconstruction.download_buffer_size": 64_000_000,
-    "reconstruction.download_buffer_perfile_size": 32_000_000,
-    "reconstruction.download_buffer_limit": 128_000_000,
+    "reconstruction.max_reconstruction_fetch_size": 16_000_000,
+    "reconstruction.download_buffer_size": 16_000_000,
+    "reconstruction.download_buffer_perfile_size": 16_000_000,
+    "reconstruction.download_buffer_limit": 32_000_000,
     "reconstruction.min_prefetch_buffer": 16_000_000,
     "telemetry.enabled": False,
 }

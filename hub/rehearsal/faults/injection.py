@@ -39,13 +39,17 @@ class Rule:
 
 @dataclass
 class Record:
-    """One request; no token is in it, only whether one came and what it is called."""
+    """One request; no token is in it, only whether one came and what it is called.
+
+    ``received`` counts the bytes of its body; ``status`` is None if no answer was begun.
+    """
 
     method: str
     target: str
     host: str
     authorized: bool
     token: str | None
+    received: int = 0
     status: int | None = None
     fault: str | None = None
 
@@ -126,7 +130,12 @@ class Injection:
                 record.status = message["status"]
             await send(message)
 
-        exchange = Exchange(self._app, scope, receive, noted, self._store, self._faults)
+        async def counted() -> Message:
+            message = await receive()
+            record.received += len(message.get("body", b""))
+            return message
+
+        exchange = Exchange(self._app, scope, counted, noted, self._store, self._faults)
         query = scope["query_string"].decode("latin-1")
         rule = self._faults.choose(scope["method"], path, query)
         if path.startswith(ELSEWHERE):
