@@ -21,10 +21,14 @@ host. Pictures of other hosts are shown as links. There is no JavaScript at all.
 ``visit.py``           one request for a page
 ``lists.py``           the start, an account, a collection
 ``repositories.py``    the card of a repository, its files, one file, its history
+``conversations.py``   discussions, pull requests, the button on a gate
 ``contents.py``        the contents of files for pictures and downloads
+``opened.py``          a repository at a commit, as whoever looks may see it
 ``facts.py``           what the metadata of a card says
 ``markdown.py``        Markdown to harmless HTML
-``rewriting.py``       where the links and pictures of a card lead
+``places.py``          where an address in a card leads
+``rewriting.py``       cleaned HTML with the addresses looked up
+``remarks.py``         what an owner should look at before going public
 ``words.py``           sizes, times and addresses
 =====================  ==========================================================
 """

@@ -1,9 +1,9 @@
 """Who looks at the pages.
 
 A browser cannot send the client's token with a picture, and the token should stand in no address
-and no cookie. So each token has a key, made from it with the folder's secret: it opens the pages
-to look, and nothing else. The cookie that holds it also says whether its owner wants to see the
-pages as the public does.
+and no cookie. So each token has a key, made from it with the folder's secret: it opens the pages,
+and changes nothing but that its owner asked at a gate. The cookie that holds it also says whether
+its owner wants to see the pages as the public does.
 """
 
 from __future__ import annotations

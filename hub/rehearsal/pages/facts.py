@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fluxconv.cards.metadata import metadata_problems
+from fluxconv.cards import metadata_problems
 from fluxconv.cards.naming import HUB, is_hub_id
 
 _LIBRARIES = {"diffusers": "Diffusers", "gguf": "GGUF", "transformers": "Transformers"}

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fluxconv.hub.rehearsal import collections, repos
+from fluxconv.hub.rehearsal import collections, discussions, repos
 from fluxconv.hub.rehearsal.errors import HubError
 from fluxconv.hub.rehearsal.metadata import MetadataError, read_metadata
 from fluxconv.hub.rehearsal.pages.facts import Facts, facts_of
 from fluxconv.hub.rehearsal.pages.places import Place
 from fluxconv.hub.rehearsal.pages.visit import Visit
 from fluxconv.hub.rehearsal.pages.words import address
+from fluxconv.hub.rehearsal.records import access_requests
 from fluxconv.hub.rehearsal.repository import DEFAULT_BRANCH, HEADS, TAGS, Commit, File, Repository
 
 README = "README.md"
@@ -53,12 +54,16 @@ class Opened:
     @functools.cached_property
     def readable(self) -> bool:
         """Whether whoever looks is let through the gate."""
-        namespace, _, name = self.repo.id.partition("/")
         try:
-            self.visit.ask(repos.auth_check, {"namespace": namespace, "name": name})
+            self.visit.ask(repos.auth_check, self._path)
         except HubError:
             return False
         return True
+
+    @property
+    def waits(self) -> bool:
+        """Whether whoever looks has asked to be let through the gate."""
+        return (self.visit.looker.identity.user or "") in access_requests(self.repo)
 
     @property
     def size(self) -> int:
@@ -114,6 +119,16 @@ class Opened:
         """Branches and tags, each by name."""
         found = [("Branches", [*self.repo.refs(HEADS)]), ("Tags", [*self.repo.refs(TAGS)])]
         return [(title, names) for title, names in found if names]
+
+    @functools.cached_property
+    def discussions(self) -> list[dict[str, Any]]:
+        """What others said to it and asked to change, newest first."""
+        return list(self.visit.ask(discussions.list_all, self._path)["discussions"])
+
+    @property
+    def _path(self) -> dict[str, str]:
+        namespace, _, name = self.repo.id.partition("/")
+        return {"namespace": namespace, "name": name}
 
     def collections(self) -> list[dict[str, Any]]:
         """The collections that show it."""

@@ -45,6 +45,9 @@ PAGES = (
     Page("GET", _REPO + "/blob/{revision}/{path:path}", "file"),
     Page("GET", _REPO + "/commits/{revision}", "commits"),
     Page("GET", _REPO + "/commit/{revision}", "commit"),
+    Page("GET", _REPO + "/discussions", "conversations"),
+    Page("GET", _REPO + "/discussions/{number}", "conversation"),
+    Page("POST", _OURS + "/ask" + _REPO, "ask_access"),
     Page("GET", "/{namespace}", "account"),
     Page("GET", _REPO, "repository"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 
-from fluxconv.hub.rehearsal.pages import contents, lists, repositories, signing_in
+from fluxconv.hub.rehearsal.pages import contents, conversations, lists, repositories, signing_in
 from fluxconv.hub.rehearsal.pages.visit import Visit
 
 VIEWS: Mapping[str, Callable[[Visit], Response]] = {
@@ -18,6 +18,9 @@ VIEWS: Mapping[str, Callable[[Visit], Response]] = {
     "file": repositories.file,
     "commits": repositories.commits,
     "commit": repositories.commit,
+    "conversations": conversations.conversations,
+    "conversation": conversations.conversation,
+    "ask_access": conversations.ask_access,
     "content": contents.content,
     "sign_in": signing_in.sign_in,
     "look_as": signing_in.look_as,
