@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -62,6 +63,16 @@ def test_every_action_survives_the_way_to_the_server(name: str) -> None:
     )
     assert Script.parse(script.model_dump_json()) == script
     assert isinstance(script.faults[0].action, ACTIONS[name])
+
+
+def test_the_documentation_names_every_action_and_setting() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "rehearsal.md").read_text()
+    for name, action in ACTIONS.items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+        settings = re.findall(r"`(\w+)`", row.split("|")[-2])
+        assert {"do", *settings} == {*action.model_fields}
+    script = Script.parse(text.partition("```yaml\n")[2].partition("```")[0])
+    assert [fault.times for fault in script.faults] == [1, None]
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,14 @@ class BlobWriter:
         self.keep_at(target)
         return name
 
-    def keep_at(self, path: Path) -> None:
-        """Flush the content and give it a name of the caller's, outside the folder of contents."""
+    def keep_at(self, path: Path, *, durable: bool = True) -> None:
+        """Give the content a name of the caller's, outside the folder of contents.
+
+        It is flushed to the disk before, unless it need not survive the machine.
+        """
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if durable:
+            os.fsync(self._file.fileno())
         self._file.close()
         self._disk.move(self._path, path)
 

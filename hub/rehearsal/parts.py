@@ -60,8 +60,9 @@ async def upload(store: Store, request: Request) -> Response:
     with store.blobs.writer() as writer:
         await receive(request, writer, int(facts["size"]))
         etag = writer.sha256
-        folder = store.uploads_folder(repo) / facts["upload"]
-        await run_in_threadpool(writer.keep_at, _part(folder, number, etag))
+        place = _part(store.uploads_folder(repo) / facts["upload"], number, etag)
+        # The whole is hashed at the end, so a part that a crash damaged is noticed there.
+        await run_in_threadpool(writer.keep_at, place, durable=False)
     return Response(status_code=200, headers={"ETag": f'"{etag}"'})
 
 

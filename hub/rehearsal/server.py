@@ -61,6 +61,7 @@ def serve(
         config = uvicorn.Config(
             create_app(store, middleware=[injection]),
             http=Protocol,
+            ws="none",
             log_level="warning",
             access_log=False,
             lifespan="off",
