@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from fluxconv.cards.blind_tests import merge_blind_tests
     from fluxconv.cards.collection_text import collection_description, item_note
     from fluxconv.cards.licences import Licence, licence_of
-    from fluxconv.cards.metadata import metadata_problems
     from fluxconv.cards.naming import repository_name
+    from fluxconv.cards.rules import metadata_problems
     from fluxconv.cards.writing import refresh_card, write_card
 
 __all__ = [
@@ -34,7 +34,7 @@ __getattr__ = lazy(
         "Licence": "licences",
         "licence_of": "licences",
         "merge_blind_tests": "blind_tests",
-        "metadata_problems": "metadata",
+        "metadata_problems": "rules",
         "repository_name": "naming",
         "refresh_card": "writing",
         "write_card": "writing",

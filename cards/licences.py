@@ -17,6 +17,8 @@ from fluxconv.converters.variant import Variant
 
 #: File names under which a checkpoint may bring its licence; the first is what fluxconv writes.
 LICENCE_FILES = ("LICENSE.md", "LICENSE", "LICENSE.txt")
+#: How a repository asks for consent, as the Hub's settings name it.
+Gated = Literal["auto", "manual", False]
 _HERE = Path(__file__).parent
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,63}")
 
@@ -26,7 +28,8 @@ class Licence:
     """A licence as the card, the notice and the metadata need it.
 
     `file` is the variant's file with its text, None if it has none (yet); `shipped` the text that
-    fluxconv brings, None if it brings none. `gated` says whether the original asks for consent.
+    fluxconv brings, None if it brings none. `gated` says how the original asks for consent before a
+    download, as the Hub's settings have it; `attribution` and `terms` belong into every NOTICE.
     """
 
     identifier: str
@@ -35,7 +38,8 @@ class Licence:
     link: str
     summary: str
     attribution: str | None
-    gated: bool
+    terms: str | None
+    gated: Gated
     file: str | None
     shipped: str | None
 
@@ -49,7 +53,14 @@ class Licence:
         """Its keys in a card's front matter."""
         if self.name is None:
             return {"license": self.identifier}
-        return {"license": "other", "license_name": self.name, "license_link": self.link}
+        named = {"license": "other", "license_name": self.name, "license_link": self.link}
+        return {**named, "extra_gated_prompt": self._consent} if self.gated else named
+
+    @property
+    def _consent(self) -> str:
+        """What the Hub shows to whoever asks for access, in the words of the original's."""
+        title = self.title.replace("[", r"\[").replace("]", r"\]")
+        return f'By clicking "Agree", you agree to the [{title}]({self.link}).'
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,11 @@ class _Row:
     text: Literal["shipped", "source", "link"]
     summary: str
     name: str | None = None
-    gated: bool = False
-    attribution: str | None = None
+    aliases: tuple[str, ...] = ()
+    texts_at: tuple[str, ...] = ()
+    gated: Gated = False
+    attributions: tuple[str, ...] = ()
+    terms: str | None = None
 
 
 def licence_of(variant: Variant) -> Licence:
@@ -93,13 +107,29 @@ def licence_of(variant: Variant) -> Licence:
         row.license,
         row.name,
         row.title,
-        row.link,
+        _link(row, source),
         row.summary,
-        row.attribution,
+        _attribution(row, variant.root / file if file else None),
+        row.terms,
         row.gated,
         file,
         shipped,
     )
+
+
+def _link(row: _Row, source: str) -> str:
+    """Where the licence is read: at the source itself, if it is the licensor's."""
+    if source in row.texts_at:
+        return f"https://huggingface.co/{source}/blob/main/{LICENCE_FILES[0]}"
+    return row.link
+
+
+def _attribution(row: _Row, file: Path | None) -> str | None:
+    """The sentence that the text at hand asks for; the newest edition's if it names none."""
+    if not row.attributions:
+        return None
+    text = " ".join(file.read_text("utf-8", errors="replace").split()) if file else ""
+    return next((each for each in row.attributions if each in text), row.attributions[0])
 
 
 def _unknown(variant: Variant, identifier: str, name: str | None, file: str | None) -> Licence:
@@ -122,6 +152,7 @@ def _unknown(variant: Variant, identifier: str, name: str | None, file: str | No
         called,
         file,
         "Read it before you use the weights or pass them on.",
+        None,
         None,
         gated=False,
         file=file,
@@ -148,4 +179,4 @@ def _shipped(row: _Row) -> str:
 def _rows() -> dict[tuple[str, str | None], _Row]:
     entries = yaml.safe_load((_HERE / "licences.yaml").read_text("utf-8"))
     rows = [_Row(**entry) for entry in entries]
-    return {(row.license, row.name): row for row in rows}
+    return {(row.license, name): row for row in rows for name in (row.name, *row.aliases)}

@@ -105,7 +105,7 @@ def _outputs(rows: Sequence[Facts], own: Sequence[Facts], base: Report) -> Part 
         words.append(
             prose(
                 "The rows of the source are the noise floor, what differs although nothing was "
-                f"quantized; over the first {base.noise_floor.pictures} pictures."
+                f"quantized; over the first {_pictures(base.noise_floor.pictures)}."
             )
         )
     return Part("What comes out", table, after=Markdown(" ".join([*words, *apart])))
@@ -206,6 +206,10 @@ def _output(facts: Facts) -> Output:
         report.steps.relative_rms if report.steps else None,
         report.pictures.summary if report.pictures else {},
     )
+
+
+def _pictures(count: int) -> str:
+    return f"{count} pictures" if count != 1 else "picture"
 
 
 def _noise(floor: NoiseFloor) -> list[tuple[Markdown, Output]]:

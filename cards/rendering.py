@@ -13,9 +13,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fluxconv.cards import figures
+from fluxconv.cards.choosing import first_choice
 from fluxconv.cards.escaping import Markdown, code, one_line, prose
 from fluxconv.cards.facts import Facts
 from fluxconv.cards.licences import Licence
+from fluxconv.cards.limits import limits
 from fluxconv.cards.measurements import measured
 from fluxconv.cards.naming import (
     HUB,
@@ -24,7 +26,7 @@ from fluxconv.cards.naming import (
     shares_repository,
     type_name,
 )
-from fluxconv.cards.snippets import drawing_settings, loading_snippet
+from fluxconv.cards.snippets import drawing_settings, program_ways, python_ways
 from fluxconv.cards.tables import file_table
 from fluxconv.converters.architectures import ARCHITECTURES
 from fluxconv.converters.variant import Variant
@@ -41,7 +43,8 @@ class CardContents:
 
     `own` are the variants that the repository holds, the first of which the snippet loads;
     `others` stand in the table only. `sheets` maps a variant's name to the path of its contact
-    sheet, and `manifest_file` is that of the first manifest, as the README sees them.
+    sheet, and `manifest_file` is that of the first manifest, as the README sees them. `has_gallery`
+    says that the front matter has pictures for the Hub's gallery.
     """
 
     own: Sequence[Facts]
@@ -51,6 +54,7 @@ class CardContents:
     notice_file: str
     manifest_file: str
     sheets: Mapping[str, str]
+    has_gallery: bool
 
 
 def render_card(contents: CardContents) -> str:
@@ -72,6 +76,11 @@ def render_card(contents: CardContents) -> str:
         "any_report": any(facts.report is not None for facts in rows),
         "own": [_validation(facts) for facts in contents.own],
         "sheets": _sheets(contents),
+        "gallery": contents.has_gallery,
+        "limitations": limits(contents.own),
+        "choice": first_choice(
+            contents.own, contents.repository or f"{PLACEHOLDER}/{repository_name(first.variant)}"
+        ),
         "precision": _precision(contents.own),
         "commands": _commands(contents.own),
         "revision": manifest.source.revision,
@@ -87,12 +96,18 @@ def render_card(contents: CardContents) -> str:
     return _tidy(_environment(prose).get_template(template).render(values))
 
 
+def render_plain(template: str, values: Mapping[str, Any]) -> str:
+    """A template of plain text, on one line."""
+    return one_line(_environment(one_line).get_template(template).render(values))
+
+
 def render_notice(variants: Sequence[Variant], licence: Licence) -> str:
     """The NOTICE of what these variants share, as plain text."""
     manifest = variants[0].manifest
     source = manifest.source.id
     values = {
         "attribution": licence.attribution,
+        "terms": licence.terms,
         "version": manifest.versions.get("fluxconv", ""),
         "source": source,
         "address": f"{HUB}/{source}" if is_hub_id(source) else None,
@@ -236,14 +251,14 @@ def _use(contents: CardContents) -> dict[str, Any]:
     packages = [package for package in packages if package != requirement.package]
     can_load = not on_gpu and "model_index.json" in variant.manifest.files
     lone = () if on_gpu else ("it is a lone component and not a whole pipeline",)
-    snippet = loading_snippet(variant, repository, settings) if can_load else ""
+    ways = python_ways(variant, repository, settings) if can_load else []
     return {
-        "snippet": Markdown(snippet.rstrip()),
-        "install": Markdown(f"pip install {' '.join(packages)} {wanted}"),
+        "ways": [*ways, *program_ways(variant, repository, settings)],
+        "install": Markdown(f"pip install {' '.join(packages)} {wanted}") if can_load else None,
         "placeholder": contents.repository is None,
-        "redraws": pictures is not None,
+        "redraws": can_load and pictures is not None,
         "cpu_limits": list(dict.fromkeys(on_cpu.values())) if can_load else [],
-        "limits": [*dict.fromkeys(on_gpu.values()), *lone],
+        "limits": [] if can_load else [*dict.fromkeys(on_gpu.values()), *lone],
     }
 
 
@@ -269,5 +284,5 @@ def _environment(escape: Any) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": code}
+    environment.filters |= {"code": code, "markdown": Markdown}
     return environment

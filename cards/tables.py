@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from fluxconv.cards import figures
+from fluxconv.cards.choosing import memory_needed
 from fluxconv.cards.escaping import Markdown, cell, prose
 from fluxconv.cards.facts import Facts
 
@@ -83,7 +84,16 @@ def size_table(rows: Sequence[Facts], own: Sequence[Facts]) -> Table | None:
 
 def file_table(rows: Sequence[Facts]) -> Table:
     """The files of a GGUF repository, smallest variant first."""
-    header = ("File", "Component", "Type", "Size", "Bits per weight", "Weight error", "Verdict")
+    header = (
+        "File",
+        "Component",
+        "Type",
+        "Size",
+        "Bits per weight",
+        "Weight error",
+        "Memory, whole pipeline",
+        "Verdict",
+    )
     found = []
     for facts in sorted(rows, key=lambda facts: facts.weight_bytes):
         for name, component in facts.components.items():
@@ -95,6 +105,7 @@ def file_table(rows: Sequence[Facts]) -> Table:
                     prose(figures.size(component.weight_bytes)),
                     prose(f"{component.bits_per_weight:.2f}"),
                     prose(figures.percent(facts.weight_error(name))),
+                    prose(memory_needed(facts)),
                     prose(facts.verdict),
                 )
             )

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from fluxconv.cards.facts import Facts, facts_of
 from fluxconv.cards.licences import LICENCE_FILES, licence_of
-from fluxconv.cards.metadata import card_metadata, metadata_problems
+from fluxconv.cards.metadata import card_metadata, gallery
 from fluxconv.cards.naming import HUB, folder_in_repository, repository_name, shares_repository
 from fluxconv.cards.readme import BEGIN, Readme, compose, parse
 from fluxconv.cards.rendering import CardContents, render_card, render_notice
+from fluxconv.cards.rules import metadata_problems
 from fluxconv.converters.errors import BadInput
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.variant import Variant
@@ -123,16 +124,18 @@ def documents(
         for variant in (own if published else own[:1])
         if (variant.root / CONTACT_SHEET).is_file()
     }
+    facts = [_facts(v, namespace, endpoint, validated) for v in own]
     contents = CardContents(
-        [_facts(v, namespace, endpoint, validated) for v in own],
+        facts,
         [_facts(v, namespace, endpoint, validated) for v in others],
         repository,
         licence,
         notice,
         inner[first.name] + MANIFEST_NAME,
         sheets,
+        bool(gallery(facts[0], inner[first.name])),
     )
-    metadata = card_metadata(own, licence)
+    metadata = card_metadata(facts, licence, inner[first.name])
     text = compose(render_card(contents), metadata, existing)
     problems = metadata_problems(parse(text, README).metadata)
     if problems:

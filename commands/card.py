@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fluxconv.commands.options import variants_argument
+from fluxconv.commands.options import endpoint_option, variants_argument
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import UsageError
 
@@ -24,6 +24,19 @@ from fluxconv.converters.errors import UsageError
     help="Result of the blind test, as report.html saves it; give it once for each. It is kept in "
     "the variants that it is about.",
 )
+@click.option(
+    "--check-online",
+    is_flag=True,
+    help="Ask the Hub, too, whether it would accept the card's metadata.",
+)
+@click.option(
+    "--sign",
+    "private_key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PRIVATE_KEY",
+    help="Sign the manifest and every file that it names with this PEM key, into model.sig.",
+)
+@endpoint_option
 @output_options
 def command(
     out: Output,
@@ -31,6 +44,9 @@ def command(
     namespace: str | None,
     no_validate: bool,
     blind_tests: tuple[Path, ...],
+    check_online: bool,
+    private_key: Path | None,
+    endpoint: str | None,
 ) -> None:
     """Write README.md, LICENSE.md and NOTICE into each variant, from what was measured."""
     from fluxconv.cards import merge_blind_tests, repository_name, write_card
@@ -56,6 +72,15 @@ def command(
         )
         for variant in opened
     ]
+
+    if check_online:
+        from fluxconv.hub.card_check import require_good_cards
+
+        require_good_cards({path: path.read_text("utf-8") for path in written}, endpoint=endpoint)
+    if private_key is not None:
+        from fluxconv.hub.signing import sign
+
+        written += [sign(variant, private_key) for variant in opened]
 
     def show() -> None:
         for path in written:

@@ -13,12 +13,17 @@ from huggingface_hub import HfApi
 from fluxconv.hub.rehearsal import RehearsalHub
 
 
+def code_of(card: str, language: str = "python") -> list[str]:
+    """The blocks of code of a card, as a reader would copy them: the plainest way first."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", card, re.S | re.M)
+
+
 def run_card_code(repository: str, hub: RehearsalHub, folder: Path) -> Path:
     """Fetch the card of `owner/name` and run its code in a fresh process that knows nothing but
     the Hub's address; returns the picture it draws in `folder`."""
     api = HfApi(endpoint=hub.url, token=hub.token)
     card = api.hf_hub_download(repository, "README.md", local_dir=folder / "card")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", Path(card).read_text(), re.S | re.M)
+    code = code_of(Path(card).read_text())[0]
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,

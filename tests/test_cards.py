@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from card_code import code_of
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from reported import PROMPT, copied, reported
@@ -52,8 +52,7 @@ def rendered(text: str) -> str:
 
 def python_of(text: str) -> str:
     """The code of a card, as a reader would copy it."""
-    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.S | re.M)
-    return str(code)
+    return code_of(text)[0]
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -96,6 +95,13 @@ def test_base_model_is_named_when_the_source_is_a_repository(
         ({"tags": [{"a": 1}]}, "words"),
         ({"library_name": None}, "library_name"),
         ({"license": {}}, "license"),
+        ({"widget": [{"text": "a", "output": {"url": "../a.png"}}]}, "widget"),
+        ({"widget": [{"text": "a", "output": {"url": "a.svg"}}]}, "widget"),
+        ({"widget": [{"text": " ", "output": {"url": "a.png"}}]}, "widget"),
+        ({"widget": {"text": "a"}}, "widget"),
+        ({"language": "English"}, "language"),
+        ({"extra_gated_prompt": 1}, "text"),
+        ({"model-index": [{"name": "a"}]}, "model-index"),
     ],
 )
 def test_metadata_that_the_hub_refuses_is_found(changed: dict[str, Any], problem: str) -> None:
