@@ -108,7 +108,8 @@ def test_notice_is_that_of_the_edition_at_hand(
     rest = (
         " Non-Commercial License. Copyright Black Forest Labs. Inc. \nIN NO EVENT SHALL BLACK "
         "FOREST LABS, INC. BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN "
-        "ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH USE OF THIS MODEL."
+        "ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH USE OF "
+        "THIS MODEL."
     )
     (variant.root / "LICENSE.md").write_text(f"notice: “{first}\n{rest}”")
     write_card(variant, validated=False)
