@@ -17,6 +17,7 @@ from fluxconv.converters.errors import BadInput, NotAVariant, SourceChanged, Usa
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.variant import Variant, hash_file, is_safe_path
+from fluxconv.hub.signing import SIGNATURE
 from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, read_report
 from fluxconv.validators.results import Picture
 
@@ -127,12 +128,14 @@ def group_by_repository(
 def published_paths(variant: Variant, *, validated: bool) -> dict[str, str]:
     """The variant's own files: name in its folder -> path in its repository.
 
-    The manifest's files, the manifest, and the report with its pictures if it is relied on. What
-    is generated for the repository as a whole is not among them.
+    The manifest's files, the manifest and its signature, if there is one, and the report with its
+    pictures if it is relied on. What is generated for the repository as a whole is not among them.
     """
     inner = folder_in_repository(variant)
     names = {name: name for name in variant.manifest.files}
     names[MANIFEST_NAME] = inner + MANIFEST_NAME
+    if (variant.root / SIGNATURE).is_file():
+        names[SIGNATURE] = inner + SIGNATURE
     report = read_report(variant) if validated else None
     if report is not None:
         for name in (REPORT_NAME, *report_images(report, variant.root)):

@@ -14,6 +14,7 @@ from fluxconv.hub.errors import Moved
 from fluxconv.hub.publication import Publication, PublishedFile
 from fluxconv.hub.remote import RemoteRepository, read_text
 from fluxconv.hub.session import Session
+from fluxconv.hub.signing import SIGNATURE
 from fluxconv.validators.report import IMAGES, REPORT_NAME
 
 #: What the Hub puts into a new repository, or what somebody may have begun it with.
@@ -182,7 +183,7 @@ def _left_behind(
     old: set[str] = set()
     for variant in replaced:
         old |= set(variant.manifest.files) | {
-            variant.folder + name for name in (REPORT_NAME, BLIND_TEST_NAME)
+            variant.folder + name for name in (REPORT_NAME, BLIND_TEST_NAME, SIGNATURE)
         }
         pictures = f"{variant.folder}{IMAGES}/"
         old |= {path for path in remote.files if path.startswith(pictures)}

@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_client import USER
 from huggingface_hub import HfApi
 from published import published
 from reported import copied, reported
 
+from fluxconv.commands.main import run
 from fluxconv.converters import Variant
 from fluxconv.converters.errors import BadInput, NotAVariant
-from fluxconv.hub import download
+from fluxconv.hub import download, push
 from fluxconv.hub.rehearsal import RehearsalHub
 from fluxconv.hub.signing import PASSWORD, SIGNATURE, BadSignature, sign
 from fluxconv.hub.verifying import verify_folder, verify_published
@@ -150,3 +152,18 @@ def test_a_published_variant_is_checked_where_it_is(
     api.upload_file(path_or_fileobj=config, path_in_repo=CONFIG, repo_id=repository)
     (found,) = verify_published(repository, **about)  # type: ignore[arg-type]
     assert any(CONFIG in each for each in found.problems)
+
+
+def test_a_push_takes_the_signature_along(
+    variant: Variant, hub: RehearsalHub, tmp_path: Path
+) -> None:
+    private, public = key_pair(tmp_path)
+    about = {"token": hub.token, "endpoint": hub.url}
+    assert run(["card", str(variant.root), "--sign", str(private), "-q"]) == 0
+    (pushed,) = push([variant], USER, **about).repositories  # type: ignore[arg-type]
+    (found,) = verify_published(pushed.name, public_key=public, **about)  # type: ignore[arg-type]
+    assert found.signature == "valid"
+    (variant.root / SIGNATURE).unlink()
+    push([variant], USER, **about)  # type: ignore[arg-type]
+    (found,) = verify_published(pushed.name, **about)  # type: ignore[arg-type]
+    assert found.signature == "no"
