@@ -116,7 +116,8 @@ def publish_collection(
                         private=private,
                         exists_ok=True,
                     )
-                journal.note("collection", slug=found.slug)
+                if _remembered(journal) != found.slug:
+                    journal.note("collection", slug=found.slug)
                 _fill(session, found, description, notes)
             return _described(session, title, first, found, notes)
         except Unclear:

@@ -82,7 +82,7 @@ def hub_errors(what: str) -> Iterator[None]:
             f"{what}: the Hub broke off the connection ({clean(str(error))}); run the same "
             "command again"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         # The client does not check what it parses.
         raise HubError(
             f"{what}: the server's answer is not the Hub's ({type(error).__name__}); check "
@@ -108,8 +108,12 @@ def _refusal(what: str, error: HfHubHTTPError) -> HubError:
         return HubError(
             f"{what}: the Hub failed with status {status}{reason}; run the same command again later"
         )
-    meaning = _REFUSALS.get(status, f"the Hub refused with status {status}")
-    return HubRefused(f"{what}: {meaning}{reason}")
+    return HubRefused(f"{what}: {meaning_of(status)}{reason}")
+
+
+def meaning_of(status: int) -> str:
+    """What a refusal of that status means, and the next thing to do."""
+    return _REFUSALS.get(status, f"the Hub refused with status {status}")
 
 
 def clean(text: str) -> str:

@@ -66,11 +66,8 @@ class Journal:
     def close_chapter(self, step: str, **facts: Any) -> None:
         """Keep this last step only: what came before it is all on the Hub now."""
         entry = {"step": step, "time": int(time.time()), **facts}
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        partial.write_text(json.dumps(entry) + "\n", "utf-8")
-        # The file that is locked must stay the same one.
-        self._path.write_bytes(partial.read_bytes())
-        partial.unlink()
+        # In place: the file that is locked must stay the same one.
+        self._path.write_text(json.dumps(entry) + "\n", "utf-8")
         self._entries = [entry]
 
 
@@ -80,8 +77,7 @@ def open_journal(endpoint: str, place: str) -> Iterator[Journal]:
 
     Raises `OutputExists` if another push on this machine has it, `BadInput` if it cannot be kept.
     """
-    digest = hashlib.sha256(f"{endpoint}\n{place}".encode()).hexdigest()[:24]
-    path = journal_folder() / f"{digest}.jsonl"
+    path = _path(endpoint, place)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -102,8 +98,19 @@ def open_journal(endpoint: str, place: str) -> Iterator[Journal]:
         os.close(handle)
 
 
+def read_journal(endpoint: str, place: str) -> Journal:
+    """The journal of `place` as it is, to look at; empty if there is none."""
+    return Journal(_path(endpoint, place))
+
+
+def _path(endpoint: str, place: str) -> Path:
+    digest = hashlib.sha256(f"{endpoint}\n{place}".encode()).hexdigest()[:24]
+    return journal_folder() / f"{digest}.jsonl"
+
+
 def _read(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text("utf-8", "replace").splitlines():
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    for line in text.splitlines():
         # The last line may be half, after a power cut.
         with contextlib.suppress(ValueError):
             entry = json.loads(line)

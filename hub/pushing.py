@@ -18,7 +18,7 @@ from fluxconv.converters.variant import Variant
 from fluxconv.hub.collection import PublishedCollection, plan_collection, publish_collection
 from fluxconv.hub.committing import create, publish
 from fluxconv.hub.finishing import Ending, ending_of, finish
-from fluxconv.hub.journal import Journal, open_journal
+from fluxconv.hub.journal import Journal, open_journal, read_journal
 from fluxconv.hub.preflight import Prepared, Wishes, prepare, write_cards
 from fluxconv.hub.pull_requests import propose
 from fluxconv.hub.repositories import (
@@ -83,7 +83,7 @@ def push(
     session = open_session(endpoint, token, timeout)
     wishes = Wishes(namespace, validate_required, dry_run, replace, create_pr)
     with ExitStack() as stack:
-        stack.enter_context(bounded_client(timeout))
+        stack.enter_context(bounded_client(timeout, home=session.endpoint))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fluxconv-")))
         ready = prepare(session, variants, wishes, folder, progress)
         endings = [
@@ -185,9 +185,11 @@ def _list(
     notes: dict[str, str],
     endings: Sequence[Ending],
 ) -> PublishedCollection:
-    journal = run.journal(f"{namespace}, collection {title}")
+    place = f"{namespace}, collection {title}"
     if run.wishes.dry_run:
+        journal = read_journal(run.session.endpoint, place)
         return plan_collection(run.session, namespace, title, notes, journal)
+    journal = run.journal(place)
     try:
         listed = publish_collection(
             run.session,

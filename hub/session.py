@@ -57,10 +57,14 @@ def open_session(
 
 @contextmanager
 def bounded_client(
-    timeout: float = DEFAULT_TIMEOUT, moved: Callable[[int], object] | None = None
+    timeout: float = DEFAULT_TIMEOUT,
+    moved: Callable[[int], object] | None = None,
+    *,
+    home: str | None = None,
 ) -> Iterator[None]:
     """Within the block, the Hub's client waits no longer than `timeout` seconds while nothing
     moves, and draws no bars of its own. `moved` hears how many bytes of each request have gone.
+    With `home`, the address of a Hub, no token goes to any other.
 
     By default it waits for ever. What it was set to before is put back.
     """
@@ -82,9 +86,9 @@ def bounded_client(
     def factory() -> httpx2.Client:
         client: httpx2.Client = before()
         # Beneath the client, so that its redirects and the proxies of the environment pass here.
-        client._transport = Bounded(client._transport, timeout, moved)
+        client._transport = Bounded(client._transport, timeout, moved, home)
         client._mounts = {
-            pattern: inner and Bounded(inner, timeout, moved)
+            pattern: inner and Bounded(inner, timeout, moved, home)
             for pattern, inner in client._mounts.items()
         }
         return client

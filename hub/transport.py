@@ -58,15 +58,18 @@ class TimedOut(httpx2.TimeoutException):
 
 
 class Bounded(httpx2.BaseTransport):
-    """A transport around another; `timeout` is in seconds, `moved` hears of bytes that are sent."""
+    """A transport around another; `timeout` is in seconds, `moved` hears of bytes that are sent,
+    and no token goes to another host than that of the address `home`, if one is given."""
 
     def __init__(
         self,
         inner: httpx2.BaseTransport,
         timeout: float,
         moved: Callable[[int], object] | None = None,
+        home: str | None = None,
     ) -> None:
         self._inner, self._timeout, self._moved = inner, timeout, moved
+        self._home = httpx2.URL(home).netloc if home else None
         self._reached: set[str] = set()
 
     def close(self) -> None:
@@ -109,6 +112,9 @@ class Bounded(httpx2.BaseTransport):
 
     def _send(self, request: httpx2.Request, attempts: Retrying) -> httpx2.Response:
         """One attempt, in a thread of its own."""
+        if self._home not in (None, request.url.netloc):
+            # The Hub may name any address, for an upload or a check of one.
+            request.headers.pop("authorization", None)
         is_answer = bool(_API.search(request.url.path)) or request.method not in ("GET", "HEAD")
         if is_answer:
             # A small answer that unpacks into gigabytes is not read at all.

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from fluxconv.converters.errors import FluxconvError, HubError, HubRefused, HubUnreachable
-from fluxconv.hub.errors import clean, hub_errors
+from fluxconv.hub.errors import clean, hub_errors, meaning_of
 from fluxconv.hub.session import bounded_client, open_session
 
 #: Seconds between two lines that say how far it is.
 _TICK = 0.2
 #: What hf_xet says where the Hub said no; its errors have no status.
-_REFUSED = re.compile(r"\b(401|402|403)\b|[Uu]nauthori[sz]ed|[Ff]orbidden")
+_REFUSED = re.compile(r"\b(401|402|403)\b")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def _upload(order: Order, told: _Told) -> dict[str, str]:
         for file, addition in zip(order.files, additions, strict=True):
             addition.upload_info.sha256 = bytes.fromhex(file.sha256)
     with (
-        bounded_client(order.timeout, None if by_xet else told.moved),
+        bounded_client(order.timeout, None if by_xet else told.moved, home=order.endpoint),
         hub_errors(order.repository),
     ):
         enable_progress_bars()  # the only thing that makes it ask Xet how far it is
@@ -144,7 +144,6 @@ def _upload(order: Order, told: _Told) -> dict[str, str]:
                 additions,
                 create_pr=order.create_pr,
                 free_memory=False,
-                num_threads=1,
             )
         except (RuntimeError, OSError) as error:
             _raise_cause(order.repository, error)
@@ -161,8 +160,9 @@ def _raise_cause(repository: str, error: Exception) -> None:
     if not isinstance(cause, RuntimeError | OSError):
         raise cause
     text = clean(str(cause))
-    if isinstance(cause, PermissionError) or _REFUSED.search(text):
-        raise HubRefused(f"{repository}: the Hub refused the upload ({text}); check the token")
+    status = _REFUSED.search(text)
+    if status or isinstance(cause, PermissionError):
+        raise HubRefused(f"{repository}: {meaning_of(int(status[1]) if status else 401)} ({text})")
     if isinstance(cause, ConnectionError):
         raise HubUnreachable(f"{repository}: the upload broke off ({text})")
     raise HubError(f"{repository}: the upload failed ({text}); run the same command again")

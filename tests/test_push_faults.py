@@ -185,6 +185,12 @@ ROWS = {
     "content store that cannot be written": Row(
         "GET /api/models/*/xet-write-token/*", BrokenXet(), "old", "", times=None
     ),
+    "silence when Xet begins": Row(
+        "GET /api/models/*/xet-write-token/*", StalledAnswer(), "old", "nothing moved", times=None
+    ),
+    "token expired when Xet begins": Row(
+        "GET /api/models/*/xet-write-token/*", ExpiredToken(), "old", "expired"
+    ),
     "token expired from the start": Row(WHOAMI, ExpiredToken(), "old", "expired"),
     "token expired before the commit": Row(COMMIT, ExpiredToken(), "old", "expired"),
     "token without rights": Row(

@@ -177,6 +177,21 @@ def test_line_that_never_stood_is_given_up_at_once_and_one_that_did_is_not() -> 
     assert inner.asked == 3
 
 
+def test_token_goes_to_the_hub_only() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    class Noting(Scripted):
+        def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+            seen.append((request.url.host, "authorization" in request.headers))
+            return super().handle_request(request)
+
+    transport = Bounded(Noting(200), 2, home="https://hub:8000/some/path")
+    with httpx2.Client(transport=transport, headers={"Authorization": "Bearer x"}) as client:
+        for address in ("https://hub:8000/api/x", "https://elsewhere:8000/x", "https://hub/x"):
+            client.post(address)
+    assert seen == [("hub", True), ("elsewhere", False), ("hub", False)]
+
+
 def test_trickle_of_a_long_answer_ends() -> None:
     times = itertools.count()
     pieces = watched(iter([b"x"] * 100), 10, clock=lambda: float(next(times)))
