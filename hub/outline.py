@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fluxconv.converters.errors import HubError
+from fluxconv.converters.checkpoint import read_json
+from fluxconv.converters.errors import HubError, WrongContent
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.variant import Variant, open_variant
 from fluxconv.hub.fetching import fetch_file, read_start
@@ -22,6 +23,8 @@ _SMALL = 4 << 20
 _LARGEST_HEADER = 64 << 20
 #: The metadata of a GGUF file has no length; a T5's vocabulary takes 1 MB of it.
 _GGUF_HEADER = 16 << 20
+#: FLUX.1 has 38 single layers, T5-XXL 24; no size in their configs is beyond some ten thousand.
+_MOST_LAYERS, _LARGEST_SIZE = 1_000, 10_000_000
 #: Read at once, so that most headers take one request.
 _FIRST = 256 << 10
 
@@ -59,7 +62,21 @@ def outline(
             place.write_bytes(_header(session, repository, name))
             with place.open("r+b") as stream:
                 stream.truncate(size)
+    for name in variant.manifest.components:
+        _require_sizes(repository, folder, name)
     return open_variant(folder)
+
+
+def _require_sizes(repository: RemoteRepository, folder: Path, component: str) -> None:
+    """Plans take time and memory for every layer that a config, a stranger's, speaks of."""
+    config = read_json(folder / component / "config.json")
+    for key, value in config.items():
+        most = _MOST_LAYERS if "layers" in key else _LARGEST_SIZE
+        if isinstance(value, int) and abs(value) > most:
+            raise WrongContent(
+                f"{repository.name}: {component}/config.json has {key} {value:.3g}, far more than "
+                "a model has"
+            )
 
 
 def _header(session: Session, repository: RemoteRepository, name: str) -> bytes:

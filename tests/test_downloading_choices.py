@@ -13,12 +13,19 @@ from reported import copied, made_up, reported
 
 from fluxconv.commands.main import run
 from fluxconv.converters import Variant
-from fluxconv.converters.errors import NotAVariant, NotEnoughMemory, OutputExists, UsageError
+from fluxconv.converters.errors import (
+    HubError,
+    NotAVariant,
+    NotEnoughMemory,
+    OutputExists,
+    UsageError,
+)
 from fluxconv.converters.variant import hash_file
 from fluxconv.hub import download
 from fluxconv.hub.choosing import Fit
 from fluxconv.hub.rehearsal import RehearsalHub, running
 from fluxconv.hub.targets import Target, parse_target
+from fluxconv.hub.verifying import verify_published
 
 pytestmark = pytest.mark.usefixtures("no_account_of_this_machine", "online_client")
 
@@ -165,3 +172,31 @@ def test_command_chooses_and_says_why(
     assert run([*command, "--vram", "1MB", "--device", "cpu"]) == 4
     assert run([*command, "--vram", "much"]) == 2
     assert run([*command, "--prefer", "size"]) == 2
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"num_layers": 10**9},
+        {"num_layers": "many"},
+        {"num_attention_heads": 10**30},
+        {"x": "y" * 99},
+    ],
+    ids=["layers", "words", "heads", "whatever"],
+)
+def test_hostile_configs_are_judged_and_not_obeyed(
+    variant: Variant, hub: RehearsalHub, tmp_path: Path, hostile: dict[str, object]
+) -> None:
+    place = variant.root / "transformer" / "config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | hostile))
+    manifest = json.loads((variant.root / "fluxconv.json").read_text())
+    manifest["files"]["transformer/config.json"] = hash_file(place).model_dump()
+    (variant.root / "fluxconv.json").write_text(json.dumps(manifest))
+    about = {"endpoint": hub.url, "token": hub.token}
+    repository = published(api_of(hub), variant)
+    if "x" not in hostile:
+        with pytest.raises(HubError, match=r"config"):
+            download(repository, tmp_path, fit=Fit(None, "cpu"), **about)  # type: ignore[arg-type]
+        assert not list(tmp_path.glob(f"*{variant.name}*"))
+    (found,) = verify_published(repository, **about)  # type: ignore[arg-type]
+    assert found.is_well == ("x" in hostile)
