@@ -32,7 +32,7 @@ def conversation(visit: Visit) -> Response:
         opened=opened,
         found=found,
         said=[_said(opened, event) for event in found["events"]],
-        diff=Markup(highlighting.highlighted(diff, "diff")) or diff,
+        diff=Markup(highlighting.highlighted(diff, "diff")) or diff if diff else "",
     )
 
 

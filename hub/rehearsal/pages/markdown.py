@@ -49,8 +49,16 @@ _CLASSES = {
     "ul": {"contains-task-list"},
 }
 _COMPONENT = re.compile(r"<Gallery\s*(?:/>|>\s*</Gallery>)", re.IGNORECASE)
-_AFTER_WWW = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9_-]+)+[^\s<]*", re.IGNORECASE)
+# Bounded, so that a card of nothing but such words is read in time.
+_AFTER_WWW = re.compile(r"[a-z0-9-]{1,63}(?:\.[a-z0-9_-]{1,63}){1,8}[^\s<]{0,1000}", re.IGNORECASE)
 _NOT_LAST = "?!.,:*_~\"'"
+#: Characters; a longer text is shown as it is. Elements in elements take time by the square of
+#: their number, in the cleaning and then in the browser; cards have a tenth of this.
+LONGEST = 1 << 17
+_PLAIN = Markup(
+    '<p><span class="unseen">Longer than {:,} characters, so it is not rendered here.</span></p>'
+    '<pre tabindex="0" role="group" aria-label="Text"><code>{}</code></pre>'
+)
 _ALIGNMENT = re.compile(r"text-align:(left|center|right)")
 
 
@@ -67,6 +75,8 @@ class Rendered:
 
 def render(text: str, place: Place, gallery: str = "") -> Rendered:
     """Markdown at a place in a repository; `gallery` is HTML in place of `<Gallery />`."""
+    if len(text) > LONGEST:
+        return Rendered(_PLAIN.format(LONGEST, text))
     parser = _parser()
     tokens = parser.parse(text)
     _prepare(tokens)

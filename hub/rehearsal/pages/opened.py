@@ -19,7 +19,7 @@ from fluxconv.hub.rehearsal.records import access_requests
 from fluxconv.hub.rehearsal.repository import DEFAULT_BRANCH, HEADS, TAGS, Commit, File, Repository
 
 README = "README.md"
-#: Texts above this are not shown, bytes.
+#: Texts above this are not shown, bytes; the API reads no longer cards.
 MOST_TEXT = 1 << 20
 
 

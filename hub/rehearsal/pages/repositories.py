@@ -13,7 +13,7 @@ from fluxconv.hub.rehearsal.errors import entry_not_found
 from fluxconv.hub.rehearsal.metadata import without_metadata
 from fluxconv.hub.rehearsal.pages import gallery, highlighting
 from fluxconv.hub.rehearsal.pages.contents import PICTURES
-from fluxconv.hub.rehearsal.pages.markdown import Rendered, render
+from fluxconv.hub.rehearsal.pages.markdown import render
 from fluxconv.hub.rehearsal.pages.opened import README, Opened
 from fluxconv.hub.rehearsal.pages.remarks import remarks
 from fluxconv.hub.rehearsal.pages.visit import Visit
@@ -35,10 +35,8 @@ def card(visit: Visit) -> Response:
     """``GET /NS/NAME``: the card with what its metadata says."""
     opened = Opened.at(visit, DEFAULT_BRANCH)
     pictures = gallery.shown(opened)
-    rendered = Rendered(Markup())
-    if opened.readme is not None:
-        text = without_metadata(opened.readme)
-        rendered = render(text, opened.place(), gallery.html(pictures))
+    text = without_metadata(opened.readme or "")
+    rendered = render(text, opened.place(), gallery.html(pictures))
     prompt = opened.facts.gate.prompt
     licence = opened.facts.licence
     return visit.page(
