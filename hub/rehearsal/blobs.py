@@ -57,8 +57,12 @@ class BlobWriter:
         self._file.flush()
         if durable:
             os.fsync(self._file.fileno())
-        self._file.close()
-        self._disk.move(self._path, path)
+            self._file.close()
+            self._disk.move(self._path, path)
+        else:
+            self._file.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.replace(path)
 
     def discard(self) -> None:
         """Forget the content; does nothing after ``keep``."""

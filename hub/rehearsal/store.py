@@ -76,6 +76,8 @@ class Store:
         self.blobs = Blobs(self.disk)
         self.secret = self._read_secret()
         self.collections_lock = threading.RLock()
+        # One at a time: each needs memory and a processor of its own.
+        self.rebuilding = threading.Lock()
         self._repos_lock = threading.Lock()
         self._repos: dict[str, Repository] = {}
 

@@ -119,7 +119,8 @@ def collect(store: Store, repo: Repository, wanted: Mapping[str, int | None]) ->
     for folder in _folders(store, repo):
         files = {f.sha256: f for f in _files(folder) if f.sha256 in missing}
         if files:
-            _rebuild(store, repo, folder, {k: v for k, v in files.items() if k is not None})
+            with store.rebuilding:
+                _rebuild(store, repo, folder, {k: v for k, v in files.items() if k is not None})
             missing = {sha256 for sha256 in missing if not repo.has_object(sha256)}
             if _is_taken_in(repo, folder):
                 store.disk.delete(folder)
