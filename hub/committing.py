@@ -39,7 +39,7 @@ def create(session: Session, name: str) -> RemoteRepository:
         error: HubError | None = None
         try:
             with hub_errors(name):
-                session.api.create_repo(name, repo_type="model", private=True, exist_ok=True)
+                _create(session, name)
         except Unclear as unclear:
             error = unclear
         found = read_repository(session, name)
@@ -48,6 +48,17 @@ def create(session: Session, name: str) -> RemoteRepository:
         error = error or HubError(f"{name}: the Hub does not show it after creating it; try again")
         if not attempts.wait():
             raise error
+
+
+def _create(session: Session, name: str) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        session.api.create_repo(name, repo_type="model", private=True)
+    except HfHubHTTPError as error:
+        # There is one, perhaps since a moment ago: whose it is will be looked at.
+        if error.response.status_code != 409:
+            raise
 
 
 def publish(

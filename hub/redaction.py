@@ -57,7 +57,7 @@ class _Filter:
 def redacting_output() -> Iterator[None]:
     """Within the block, nothing that Python prints holds a token."""
     out, err = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Filter(out), _Filter(err)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Filter(out), _Filter(err)
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ def test_server_error_once_is_survived(
     use("lfs" if endpoint in LFS else "xet", monkeypatch)
     status = (500, 502, 503, 504)[number % 4]
     with pusher.hub.faults(_fault(ENDPOINTS[endpoint], Status(status=status))) as faults:
-        ran = pusher.run("--collection", pusher.title, "--timeout", "20")
+        ran = pusher.run("--collection", pusher.title, "--timeout", "60")
         assert faults.hits == 1
     assert ran.code == 0, ran.err
     assert pusher.is_complete()
@@ -124,7 +124,7 @@ def test_server_error_for_ever_ends_in_one_sentence(
         ran = pusher.run("--collection", pusher.title, "--timeout", "2")
         assert faults.hits > 0
     assert ran.code == 5
-    assert ran.sentence and ran.seconds < 15
+    assert ran.sentence and ran.seconds < 40
     assert endpoint in LATE or pusher.is_untouched()
     pusher.converges("--collection", pusher.title)
 
@@ -142,7 +142,12 @@ class Row(NamedTuple):
     transport: str = "xet"
     nth: int = 1
     times: int | None = 1
-    timeout: str = "3"
+    timeout: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Short where it is waited for in vain; else long enough for a machine that is busy."""
+        return float(self.timeout or (60 if self.ends == "new" else 3))
 
 
 ROWS = {
@@ -150,9 +155,9 @@ ROWS = {
     "commit applied, reply lost by a close": Row(COMMIT, LostReply(orderly=True), "new"),
     "commit applied, reply lost, by LFS": Row(COMMIT, LostReply(), "new", transport="lfs"),
     "commit applied, gateway gives up": Row(COMMIT, Status(status=504, applied=True), "new"),
-    "commit applied, then silence": Row(COMMIT, StalledAnswer(applied=True), "new", timeout="4"),
+    "commit applied, then silence": Row(COMMIT, StalledAnswer(applied=True), "new", timeout="8"),
     "repository made, reply lost": Row("POST /api/repos/create", LostReply(), "new"),
-    "409 at the creation": Row("POST /api/repos/create", Status(status=409), "new", timeout="20"),
+    "409 at the creation": Row("POST /api/repos/create", Status(status=409), "new"),
     "tag made, reply lost": Row("POST /api/models/*/tag/*", LostReply(), "new"),
     "settings made, reply lost": Row("PUT /api/models/*/settings", LostReply(), "new"),
     "collection made, reply lost": Row("POST /api/collections", LostReply(), "new"),
@@ -160,21 +165,19 @@ ROWS = {
     "429 with Retry-After: 9999": Row(
         COMMIT, Status(status=429, headers={"Retry-After": "9999"}), "old", "slow down for 9999 s"
     ),
-    "429 with Retry-After: 1": Row(
-        COMMIT, Status(status=429, headers={"Retry-After": "1"}), "new", timeout="20"
-    ),
+    "429 with Retry-After: 1": Row(COMMIT, Status(status=429, headers={"Retry-After": "1"}), "new"),
     "429 for a part, with Retry-After: 9999": Row(
         PART, Status(status=429, headers={"Retry-After": "9999"}), "new", transport="lfs"
     ),
     "silence before an answer": Row(TREE, StalledAnswer(), "old", "in time", times=None),
     "silence at the commit": Row(COMMIT, StalledAnswer(), "old", "in time", times=None),
     "silence in the middle of an answer": Row(TREE, StalledBody(), "old", "in time", times=None),
-    "answer cut off once": Row(TREE, CutBody(), "new", timeout="20"),
+    "answer cut off once": Row(TREE, CutBody(), "new"),
     "answer cut off for ever": Row(TREE, CutBody(), "old", "broke off", times=None),
     "one byte a second": Row(TREE, Trickle(seconds=0.5), "old", "in time", times=None),
     "slow headers": Row(TREE, SlowHeaders(seconds=0.5), "old", "in time", times=None),
-    "reset in the middle of a part": Row(PART, ResetUpload(), "new", transport="lfs", timeout="20"),
-    "part refused once": Row(PART, Status(status=500), "new", transport="lfs", timeout="20"),
+    "reset in the middle of a part": Row(PART, ResetUpload(), "new", transport="lfs"),
+    "part refused once": Row(PART, Status(status=500), "new", transport="lfs"),
     "part refused for ever": Row(
         PART, Status(status=403), "old", "may not do this", transport="lfs", times=None
     ),
@@ -224,10 +227,10 @@ def test_fault(pusher: Pusher, monkeypatch: pytest.MonkeyPatch, what: str) -> No
     options = ("--collection", pusher.title)
     fault = _fault(row.match, row.action, nth=row.nth, times=row.times)
     with pusher.hub.faults(fault) as faults:
-        ran = pusher.run(*options, "--timeout", row.timeout)
+        ran = pusher.run(*options, "--timeout", str(row.seconds))
         assert faults.hits > 0
-    # Within twice the timeout, and what the machine itself takes.
-    assert ran.seconds < 2 * float(row.timeout) + 8
+    # Within twice the timeout, and what a busy machine itself takes.
+    assert ran.seconds < 2 * row.seconds + 30
     count = 2
     if row.ends == "new":
         assert ran.code == 0, ran.err

@@ -103,7 +103,7 @@ def test_stopped_push_ends_at_once_and_goes_on(
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 5
     pusher.refuse_tokens(out + err)
     assert process.returncode == 130
     assert err.strip() == "fluxconv: interrupted; give the same command again to go on"
@@ -132,7 +132,7 @@ def test_two_pushes_from_two_machines_make_one_commit(
     # The first hears nothing of its commit, which never came; meanwhile the second is done.
     stall = Fault(match=COMMIT, nth=1, times=1, action=StalledAnswer(seconds=60))
     with pusher.hub.faults(stall) as faults:
-        first = other.start("--timeout", "6", home=other.home)
+        first = other.start("--timeout", "10", home=other.home)
         _wait_for(faults, first)
         assert pusher.run().code == 0
         said = "".join(first.communicate(timeout=60))
