@@ -112,7 +112,10 @@ def test_server_error_once_is_survived(
     pusher.converges("--collection", pusher.title)
 
 
-@pytest.mark.parametrize(("number", "endpoint"), enumerate(ENDPOINTS))
+# Without "lfs verify": what has arrived is not checked again by the next try, which then goes on.
+@pytest.mark.parametrize(
+    ("number", "endpoint"), enumerate(each for each in ENDPOINTS if each != "lfs verify")
+)
 def test_server_error_for_ever_ends_in_one_sentence(
     pusher: Pusher, monkeypatch: pytest.MonkeyPatch, number: int, endpoint: str
 ) -> None:
