@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fluxconv.commands.options import endpoint_option, variants_argument
+from fluxconv.commands.options import endpoint_option, sign_option, variants_argument
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import UsageError
 
@@ -29,13 +29,7 @@ from fluxconv.converters.errors import UsageError
     is_flag=True,
     help="Ask the Hub, too, whether it would accept the card's metadata.",
 )
-@click.option(
-    "--sign",
-    "private_key",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="PRIVATE_KEY",
-    help="Sign the manifest and every file that it names with this PEM key, into model.sig.",
-)
+@sign_option
 @endpoint_option
 @output_options
 def command(

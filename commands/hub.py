@@ -76,6 +76,7 @@ def serve(
     from fluxconv.converters.errors import BadInput
     from fluxconv.hub.rehearsal.faults import ScriptError, read_script
     from fluxconv.hub.rehearsal.limits import MIB, Limits
+    from fluxconv.hub.rehearsal.pages import owner_address
     from fluxconv.hub.rehearsal.server import ServerError, serve, tokens
 
     def ready(url: str) -> None:
@@ -86,8 +87,10 @@ def serve(
             partial.touch(0o600)  # it holds a token
             partial.write_text(exports, "utf-8")
             partial.replace(ready_file)
-        out.result(values, lambda: out.line(exports.rstrip()))
+        page = owner_address(directory, url)
+        out.result({**values, "page": page}, lambda: out.line(exports.rstrip()))
         out.note(f"rehearsal Hub at {url}, keeping everything in {directory}; Ctrl-C ends it")
+        out.note(f"look at it, signed in as its owner: {page}")
 
     limits = Limits(multipart_above * MIB, part_size * MIB, None if quota is None else quota * MIB)
     try:

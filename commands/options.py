@@ -44,6 +44,13 @@ backend_option = click.option(
     metavar="NAME",
     help="Backend to use; give it once for each variant. `fluxconv backends` lists them.",
 )
+sign_option = click.option(
+    "--sign",
+    "private_key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PRIVATE_KEY",
+    help="Sign the manifest and every file that it names with this PEM key, into model.sig.",
+)
 _SETTINGS = (
     click.option(
         "--option",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from fluxconv.commands.options import endpoint_option, variants_argument
+from fluxconv.commands.options import endpoint_option, sign_option, variants_argument
 from fluxconv.commands.output import Output, output_options, size
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _WORDS = {
 @click.option(
     "--create-pr", is_flag=True, help="Propose to repositories of others, as pull requests."
 )
+@sign_option
 @click.option("--no-validate", is_flag=True, help="Push without a passed report; the card says so.")
 @click.option(
     "--dry-run", is_flag=True, help="Check everything, show what would be sent, send nothing."
@@ -71,6 +73,7 @@ def command(
     gated: Literal["auto", "manual", "off"] | None,
     replace: bool,
     create_pr: bool,
+    private_key: Path | None,
     no_validate: bool,
     dry_run: bool,
     timeout: float,
@@ -103,6 +106,7 @@ def command(
             gated=gated,
             replace=replace,
             create_pr=create_pr,
+            private_key=private_key,
             timeout=timeout,
             endpoint=endpoint,
             progress=progress,

@@ -44,7 +44,7 @@ def require_good_cards(
 ) -> None:
     """Raise `BadInput` naming what the Hub finds wrong in the front matter of these READMEs."""
     session = open_session(endpoint, token, timeout)
-    with bounded_client(timeout):
+    with bounded_client(timeout, home=session.endpoint):
         for place, text in readmes.items():
             if problems := card_problems(session, text):
                 raise BadInput(f"{place}: the Hub would refuse it: {'; '.join(problems)}")

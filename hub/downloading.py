@@ -61,7 +61,7 @@ def download(
     """
     progress = progress or Silent()
     session, target = open_session(endpoint, token, timeout), parse_target(what)
-    with bounded_client(timeout):
+    with bounded_client(timeout, home=session.endpoint):
         published = list(_published(session, target))
         if target.file is not None:
             if only or fit or public_key:

@@ -31,6 +31,7 @@ from fluxconv.hub.repositories import (
 from fluxconv.hub.results import PushedRepository, PushResult, Step, pushed
 from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 from fluxconv.hub.session import Session, bounded_client, open_session
+from fluxconv.hub.signing import SIGNATURE, sign
 
 
 def push(
@@ -44,6 +45,7 @@ def push(
     gated: Literal["auto", "manual", "off"] | None = None,
     replace: bool = False,
     create_pr: bool = False,
+    private_key: Path | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     token: str | None = None,
     endpoint: str | None = None,
@@ -62,11 +64,13 @@ def push(
     `private` None leaves the visibility of a finished repository as it is and makes a new one
     public; `gated` None asks for consent where the source does. `replace` publishes into a
     repository with foreign content, whose other files stay. `create_pr` proposes everything to
-    repositories that exist, as pull requests.
+    repositories that exist, as pull requests. With `private_key`, an elliptic-curve key in PEM,
+    each variant is signed first.
 
     Raises `UsageError`, `CheckFailed`, `MissingLicence`, `NotAVariant`, `BadInput`,
     `SourceChanged`, `OutputExists` while another push here is at the same repository,
-    `HubUnreachable`, `HubRefused`, `HubError`.
+    `HubUnreachable`, `HubRefused`, `HubError`, and `MissingRequirement` to sign without the
+    library.
     """
     progress = progress or Silent()
     if not variants:
@@ -82,6 +86,8 @@ def push(
     title = collection_title(collection) if collection is not None else None
     session = open_session(endpoint, token, timeout)
     wishes = Wishes(namespace, validate_required, dry_run, replace, create_pr)
+    if private_key is not None:
+        _sign(variants, private_key, progress, dry_run=dry_run)
     with ExitStack() as stack:
         stack.enter_context(bounded_client(timeout, home=session.endpoint))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fluxconv-")))
@@ -119,6 +125,16 @@ def push(
         if title is not None:
             listed = _list(run, namespace, title, variants, notes, endings)
     return PushResult(session.endpoint, done, listed, dry_run)
+
+
+def _sign(
+    variants: Sequence[Variant], private_key: Path, progress: Progress, *, dry_run: bool
+) -> None:
+    if dry_run:
+        progress.note(f"A dry run signs nothing; {SIGNATURE} would come on top where it is new.")
+        return
+    for variant in variants:
+        sign(variant, private_key, hashed=True)  # as they are before anything is sent
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ and reports are not: they may be written again.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -28,17 +29,20 @@ class BadSignature(CheckFailed):
     """A variant is not signed with the key that it should be signed with."""
 
 
-def sign(variant: Variant, private_key: Path) -> Path:
-    """Write `model.sig` into the variant's folder; returns its path.
+def sign(variant: Variant, private_key: Path, *, hashed: bool = False) -> Path:
+    """Write `model.sig` into the variant's folder; returns its path. One of this key that holds
+    already is kept, so that signing again changes nothing.
 
-    Every file is hashed again before it is signed. Raises `NotAVariant` if one differs from the
-    manifest, `BadInput` for a key that cannot be used, `MissingRequirement` without the library.
+    Every file is hashed again before it is signed, unless the caller sees to that (`hashed`).
+    Raises `NotAVariant` if one differs from the manifest, `BadInput` for a key that cannot be used,
+    `MissingRequirement` without the library.
     """
     signing = _library("signing")
-    password = os.environ.get(PASSWORD)
+    given = os.environ.get(PASSWORD)
+    password = given.encode() if given else None
     try:
         config = signing.Config().use_elliptic_key_signer(
-            private_key=private_key, password=password.encode() if password else None
+            private_key=private_key, password=password
         )
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(
@@ -48,10 +52,13 @@ def sign(variant: Variant, private_key: Path) -> Path:
         ) from None
     from fluxconv.converters.progress import Silent
 
-    variant.check_hashes(Silent())
+    if not hashed:
+        variant.check_hashes(Silent())
     place = variant.root / SIGNATURE
     if place.is_symlink():
         raise BadInput(f"{place}: is a symbolic link; remove it")
+    if place.is_file() and _is_signed_with(variant, private_key, password):
+        return place
     partial = place.with_name(f".{SIGNATURE}.partial")
     config.set_hashing_config(_known(signed_files(variant)))
     config.sign(variant.root, partial)
@@ -83,6 +90,21 @@ def check_signature(variant: Variant, public_key: Path) -> None:
         raise BadSignature(
             f"{variant.name}: its {SIGNATURE} does not hold: {_first(error)}"
         ) from None
+
+
+def _is_signed_with(variant: Variant, private_key: Path, password: bytes | None) -> bool:
+    from cryptography.hazmat.primitives import serialization
+
+    key = serialization.load_pem_private_key(private_key.read_bytes(), password)
+    encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    with tempfile.TemporaryDirectory(prefix="fluxconv-") as folder:
+        public_key = Path(folder) / "key.pub"
+        public_key.write_bytes(key.public_key().public_bytes(encoding, form))
+        try:
+            check_signature(variant, public_key)
+        except BadSignature:
+            return False
+    return True
 
 
 def signed_files(variant: Variant) -> dict[str, FileRecord]:

@@ -94,7 +94,10 @@ def verify_published(
     session, target = open_session(endpoint, token, timeout), parse_target(what)
     progress = progress or Silent()
     found: list[Verification] = []
-    with bounded_client(timeout), tempfile.TemporaryDirectory(prefix="fluxconv-") as folder:
+    with (
+        bounded_client(timeout, home=session.endpoint),
+        tempfile.TemporaryDirectory(prefix="fluxconv-") as folder,
+    ):
         for repository in _repositories(session, target.name, target.is_collection):
             for variant in remote_variants(session, repository):
                 place = Path(folder) / str(len(found))

@@ -103,6 +103,12 @@ def variant(
 # The rehearsal Hub -------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def no_state_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Pushes keep their journals with the test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def online_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client goes online."""

@@ -167,3 +167,22 @@ def test_a_push_takes_the_signature_along(
     push([variant], USER, **about)  # type: ignore[arg-type]
     (found,) = verify_published(pushed.name, **about)  # type: ignore[arg-type]
     assert found.signature == "no"
+
+
+def test_pushes_sign_once(variant: Variant, hub: RehearsalHub, tmp_path: Path) -> None:
+    private, public = key_pair(tmp_path)
+    other, _ = key_pair(tmp_path, "other")
+    about = {"token": hub.token, "endpoint": hub.url}
+    push([variant], USER, private_key=private, dry_run=True, **about)  # type: ignore[arg-type]
+    assert not (variant.root / SIGNATURE).exists()
+    commits = []
+    for _ in range(2):  # an elliptic-curve signature is another one every time
+        done = push([variant], USER, private_key=private, **about)  # type: ignore[arg-type]
+        commits.append(done.repositories[0].commit)
+    name = done.repositories[0].name
+    assert commits[0] == commits[1]
+    (found,) = verify_published(name, public_key=public, **about)  # type: ignore[arg-type]
+    assert found.signature == "valid"
+    push([variant], USER, private_key=other, **about)  # type: ignore[arg-type]
+    (found,) = verify_published(name, public_key=public, **about)  # type: ignore[arg-type]
+    assert found.signature == "broken"
