@@ -10,6 +10,7 @@ from fluxconv.cards import figures
 from fluxconv.cards.choosing import memory_needed
 from fluxconv.cards.escaping import Markdown, cell, prose
 from fluxconv.cards.facts import Facts
+from fluxconv.cards.naming import type_name
 
 T = TypeVar("T")
 
@@ -101,7 +102,7 @@ def file_table(rows: Sequence[Facts]) -> Table:
                 (
                     Markdown("<br>".join(cell(file) for file in component.files)),
                     prose(facts.titles[name]),
-                    prose(facts.variant.backend.title),
+                    cell(type_name(facts.variant)),
                     prose(figures.size(component.weight_bytes)),
                     prose(f"{component.bits_per_weight:.2f}"),
                     prose(figures.percent(facts.weight_error(name))),

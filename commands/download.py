@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxconv.commands.options import endpoint_option
+from fluxconv.commands.options import endpoint_option, timeout_option
 from fluxconv.commands.output import Output, output_options
 from fluxconv.commands.recommend import amount
 
@@ -21,14 +21,6 @@ public_key_option = click.option(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="PUBLIC_KEY",
     help="Insist on a signature made with the key whose public half this PEM file is.",
-)
-timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(min=1, max=86_400),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up when nothing has arrived for so long.",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -29,7 +30,8 @@ def command() -> None:
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path),
-    help="Write HF_ENDPOINT and HF_TOKEN here, for a shell to source, once it answers.",
+    help="Where HF_ENDPOINT and HF_TOKEN are written, for a shell to source, once it answers "
+    "[environment.sh in DIRECTORY].",
 )
 @click.option(
     "--organization",
@@ -71,7 +73,7 @@ def serve(
 ) -> None:
     """Serve a rehearsal Hub that keeps everything in DIRECTORY, until Ctrl-C.
 
-    The real huggingface_hub client talks to it unchanged: set HF_ENDPOINT and HF_TOKEN as printed.
+    The real huggingface_hub client talks to it unchanged: source the file that it names.
     """
     from fluxconv.converters.errors import BadInput
     from fluxconv.hub.rehearsal.faults import ScriptError, read_script
@@ -80,16 +82,19 @@ def serve(
     from fluxconv.hub.rehearsal.server import ServerError, serve, tokens
 
     def ready(url: str) -> None:
-        values = {"HF_ENDPOINT": url, "HF_TOKEN": tokens(directory)["write"]}
-        exports = "".join(f"export {name}={value}\n" for name, value in values.items())
-        if ready_file is not None:
-            partial = ready_file.with_name(ready_file.name + ".partial")
-            partial.touch(0o600)  # it holds a token
-            partial.write_text(exports, "utf-8")
-            partial.replace(ready_file)
+        # Never printed: terminals are recorded, and logs are kept.
+        exports = {"HF_ENDPOINT": url, "HF_TOKEN": tokens(directory)["write"]}
+        environment = ready_file or directory / "environment.sh"
+        partial = environment.with_name(environment.name + ".partial")
+        partial.touch(0o600)
+        lines = (f"export {name}={value}\n" for name, value in exports.items())
+        partial.write_text("".join(lines), "utf-8")
+        partial.replace(environment)
         page = owner_address(directory, url)
-        out.result({**values, "page": page}, lambda: out.line(exports.rstrip()))
+        found = {"endpoint": url, "environment": str(environment), "page": page}
+        out.result(found, lambda: out.line(f". {shlex.quote(str(environment))}"))
         out.note(f"rehearsal Hub at {url}, keeping everything in {directory}; Ctrl-C ends it")
+        out.note("the line above, in another shell, sets HF_ENDPOINT and HF_TOKEN")
         out.note(f"look at it, signed in as its owner: {page}")
 
     limits = Limits(multipart_above * MIB, part_size * MIB, None if quota is None else quota * MIB)

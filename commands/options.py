@@ -51,6 +51,14 @@ sign_option = click.option(
     metavar="PRIVATE_KEY",
     help="Sign the manifest and every file that it names with this PEM key, into model.sig.",
 )
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=1, max=86_400),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The longest wait for the Hub while nothing moves, repetitions included.",
+)
 _SETTINGS = (
     click.option(
         "--option",

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from fluxconv.commands.options import endpoint_option, sign_option, variants_argument
+from fluxconv.commands.options import (
+    endpoint_option,
+    sign_option,
+    timeout_option,
+    variants_argument,
+)
 from fluxconv.commands.output import Output, output_options, size
 
 if TYPE_CHECKING:
@@ -54,14 +59,7 @@ _WORDS = {
 @click.option(
     "--dry-run", is_flag=True, help="Check everything, show what would be sent, send nothing."
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="The longest wait for the Hub while nothing moves, repetitions included.",
-)
+@timeout_option
 @endpoint_option
 @output_options
 def command(

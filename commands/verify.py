@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fluxconv.commands.download import public_key_option, timeout_option
-from fluxconv.commands.options import endpoint_option
+from fluxconv.commands.download import public_key_option
+from fluxconv.commands.options import endpoint_option, timeout_option
 from fluxconv.commands.output import Output, output_options
 from fluxconv.converters.errors import CheckFailed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from fluxconv.validators.process import Worker
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TINY_FLUX = Path(__file__).parent / "checkpoints" / "tiny-flux"
+
+
+# Begun by a shell in the background, this process ignores Ctrl-C, as would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # The tiny Flux and its variants ------------------------------------------------------------------

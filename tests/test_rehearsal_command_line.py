@@ -52,3 +52,33 @@ def test_the_command_line_works_with_hf_endpoint_alone(hub: RehearsalHub, tmp_pa
     run(hf, "collections", "add-item", slug, "rehearsal/by-hand", "model", "--note", "First")
     assert "rehearsal/by-hand" in run(hf, "collections", "info", slug)
     assert "by-hand" in run(hf, "models", "info", "rehearsal/by-hand")
+
+
+def test_serve_names_a_file_that_connects_a_shell_and_prints_no_token(tmp_path: Path) -> None:
+    place = tmp_path / "my hub"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    serve = subprocess.Popen(
+        [sys.executable, "-m", "fluxconv.commands", "hub", "serve", str(place)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        assert serve.stdout is not None
+        line = serve.stdout.readline().strip()
+        asked = subprocess.run(
+            ["sh", "-c", f"{line} && hf auth whoami && echo $HF_TOKEN"],
+            env={**environment, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        serve.terminate()
+        _, said = serve.communicate(timeout=20)
+    assert "rehearsal" in asked.stdout, asked.stderr
+    token = asked.stdout.split()[-1]
+    assert token.startswith("hf_") and token not in line + said
+    assert "?key=" in said
+    assert (place / "environment.sh").stat().st_mode & 0o077 == 0

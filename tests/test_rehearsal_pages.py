@@ -247,6 +247,7 @@ def test_metadata_of_any_kind_breaks_no_page(
     for address in (f"/{repo}", "/", f"/{repo}/tree/main"):
         assert owner.get(address).status_code == 200
     assert "Still here" in owner.get(f"/{repo}").text
+    api.delete_repo(repo)  # the client cannot list what has such tags
 
 
 def test_owner_is_told_what_to_look_at(
