@@ -44,6 +44,7 @@ def opened(
         color_scheme="dark" if theme == "dark" else "light",
     )
     page = context.new_page()
+    page.set_default_timeout(120_000)  # ms; the machine may be busy with other work
     noticed: list[str] = []
 
     def refuse(route: Route) -> None:

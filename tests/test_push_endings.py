@@ -25,9 +25,7 @@ def pusher(
     variant: Variant,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Pusher:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return Pusher(hub, variant, capsys, tmp_path / "state")
 
 
@@ -126,9 +124,7 @@ def test_collection_lists_in_order_and_keeps_what_others_put_there(
     api: HfApi,
     tiny_variants: dict[str, Variant],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     title = "In order"
     made = [
         reported(copied(tiny_variants["torchao-int8"], tmp_path, name=f"in-order-{letter}"))

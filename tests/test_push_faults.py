@@ -61,9 +61,7 @@ def pusher(
     variant: Variant,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Pusher:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return Pusher(hub, variant, capsys, tmp_path / "state")
 
 
@@ -98,6 +96,7 @@ LFS = {"lfs batch", "part", "lfs verify"}
 LATE = {"settings", "refs", "tag", "collections", "new collection", "collection", "item"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "endpoint"), enumerate(ENDPOINTS))
 def test_server_error_once_is_survived(
     pusher: Pusher, monkeypatch: pytest.MonkeyPatch, number: int, endpoint: str
@@ -113,6 +112,7 @@ def test_server_error_once_is_survived(
 
 
 # Without "lfs verify": what has arrived is not checked again by the next try, which then goes on.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "endpoint"), enumerate(each for each in ENDPOINTS if each != "lfs verify")
 )

@@ -39,9 +39,7 @@ def pusher(
     variant: Variant,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Pusher:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return Pusher(hub, variant, capsys, tmp_path / "state")
 
 
