@@ -30,7 +30,9 @@ def collection_title(title: str) -> str:
     if not title:
         raise UsageError("a collection needs a title")
     if len(title) > MAX_TITLE:
-        raise UsageError(f"the collection's title has {len(title)} characters of {MAX_TITLE}")
+        raise UsageError(
+            f"the collection's title has {len(title)} characters, and the Hub takes {MAX_TITLE}"
+        )
     return title
 
 

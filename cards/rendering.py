@@ -87,6 +87,7 @@ def render_card(contents: CardContents) -> str:
         "device": manifest.device,
         "versions": sorted(manifest.versions.items()),
         "manifest": contents.manifest_file,
+        "shared": len(contents.own) > 1,
         "licence": contents.licence,
         "licence_link": Markdown(contents.licence.text_file or contents.licence.link),
         "notice_file": contents.notice_file,

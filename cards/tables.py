@@ -75,7 +75,10 @@ def by_size(rows: Sequence[Facts], own: Sequence[Facts]) -> list[tuple[Markdown,
     """All variants with their labels, smallest first; those that the card is of (`own`) in bold."""
     mine = {facts.variant.name for facts in own}
     ordered = sorted(rows, key=lambda facts: (facts.weight_bytes, facts.variant.name))
-    return [(_label(facts, facts.variant.name in mine), facts) for facts in ordered]
+    here = "here" if len(mine) > 1 else "this one"
+    return [
+        (_label(facts, here if facts.variant.name in mine else None), facts) for facts in ordered
+    ]
 
 
 def size_table(rows: Sequence[Facts], own: Sequence[Facts]) -> Table | None:
@@ -113,8 +116,8 @@ def file_table(rows: Sequence[Facts]) -> Table:
     return Table(tuple(prose(title) for title in header), tuple(found), left=3)
 
 
-def _label(facts: Facts, own: bool) -> Markdown:
+def _label(facts: Facts, here: str | None) -> Markdown:
     text = cell(facts.variant.backend.label)
-    if own:
-        return Markdown(f"**{text}** (this one)")
+    if here is not None:
+        return Markdown(f"**{text}** ({here})")
     return Markdown(f"[{text}]({facts.address})") if facts.address else text

@@ -74,7 +74,8 @@ def command(
 
 def _row(each: Verification) -> tuple[str, ...]:
     hashed = {"contents": "read and compared", "hub": "as the Hub has them"}[each.hashed]
-    result = "well" if each.is_well else f"{len(each.problems)} problems"
+    count = len(each.problems)
+    result = "well" if each.is_well else f"{count} problem{'s' if count > 1 else ''}"
     return (
         each.name,
         str(each.files),

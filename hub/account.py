@@ -30,7 +30,9 @@ class Account:
         """Raise `HubRefused` if it is known that they may not write to these repositories."""
         if namespace != self.name and namespace not in self.groups:
             known = " or ".join([self.name, *self.groups])
-            raise HubRefused(f"{namespace}: {self.name} is not a member; use {known}")
+            raise HubRefused(
+                f"{namespace}: {self.name}, whose token it is, is no member of it; use {known}"
+            )
         if self.groups.get(namespace) == "read":
             raise HubRefused(
                 f"{namespace}: {self.name} may only read there; ask for the right to write"

@@ -27,7 +27,7 @@ from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 from fluxconv.hub.session import Session, bounded_client, open_session
 from fluxconv.hub.signing import check_signature
 from fluxconv.hub.single import download_file
-from fluxconv.hub.targets import Target, parse_target
+from fluxconv.hub.targets import Target, target_on
 from fluxconv.hub.wanted import Wanted, plan_variant
 
 #: Bytes that stay free on the disk.
@@ -60,7 +60,8 @@ def download(
     `HubError`, and `WrongContent` for content that is not what its manifest says.
     """
     progress = progress or Silent()
-    session, target = open_session(endpoint, token, timeout), parse_target(what)
+    session = open_session(endpoint, token, timeout)
+    target = target_on(session.endpoint, what)
     with bounded_client(timeout, home=session.endpoint):
         published = list(_published(session, target))
         if target.file is not None:

@@ -20,7 +20,8 @@ from fluxconv.hub.retrying import Retrying
 from fluxconv.hub.session import Session
 
 Gating = Literal["auto", "manual"]
-_PREFIX = "fluxconv-"
+#: How the tags that seal a finished push begin.
+SEAL = "fluxconv-"
 _TO_BE = re.compile(r"^Fluxconv-Visibility: (public|private)$", re.MULTILINE)
 
 
@@ -41,7 +42,7 @@ class Ending:
 
 def tag_of(publication: Publication) -> str:
     """The seal's name: the same contents have the same, on every machine."""
-    return f"{_PREFIX}{publication.digest[:12]}"
+    return f"{SEAL}{publication.digest[:12]}"
 
 
 def ending_of(
@@ -101,7 +102,7 @@ def _is_half(session: Session, remote: RemoteRepository) -> bool:
     """Whether a push that was to make this private repository public did not come to its end."""
     if is_empty(remote):
         return True
-    if any(tag.startswith(_PREFIX) for tag in tags(session, remote.name)):
+    if any(tag.startswith(SEAL) for tag in tags(session, remote.name)):
         return False
     with hub_errors(remote.name):
         newest = session.api.list_repo_commits(remote.name)[:1]

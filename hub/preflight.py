@@ -9,15 +9,7 @@ from pathlib import Path
 
 from fluxconv.cards.licences import licence_of
 from fluxconv.cards.naming import folder_in_repository, shares_repository
-from fluxconv.cards.readme import Readme, parse
-from fluxconv.cards.writing import (
-    README,
-    documents,
-    local_readme,
-    split_siblings,
-    write_card,
-    write_documents,
-)
+from fluxconv.cards.writing import documents, split_siblings, write_card, write_documents
 from fluxconv.converters.errors import DiskFull, HubRefused
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.progress import Progress
@@ -25,6 +17,7 @@ from fluxconv.converters.variant import Variant, open_variant
 from fluxconv.hub.account import require_writer
 from fluxconv.hub.errors import hub_errors
 from fluxconv.hub.finishing import Gating
+from fluxconv.hub.hand_written import existing_readme
 from fluxconv.hub.publication import assemble, group_by_repository, published_paths
 from fluxconv.hub.remote import RemoteRepository, read_repository, read_text
 from fluxconv.hub.repositories import (
@@ -111,7 +104,7 @@ def prepare(
             repository=target.name,
             validated=wishes.validated,
             endpoint=session.endpoint,
-            existing=_existing_readme(session, target),
+            existing=existing_readme(session, target.remote, target.variants[0], progress),
             published=True,
         )
         publication = assemble(
@@ -182,16 +175,6 @@ def _neighbours(session: Session, target: _Target, folder: Path) -> tuple[Varian
             (place / REPORT_NAME).write_bytes(read_text(session, target.remote, report))
         found.append(open_variant(place))
     return tuple(found)
-
-
-def _existing_readme(session: Session, target: _Target) -> Readme:
-    """What stands around our part of the card: here, else on the Hub."""
-    here = local_readme(target.variants[0])
-    if here.is_written_by_hand or target.remote is None or README not in target.remote.files:
-        return here
-    text = read_text(session, target.remote, README).decode("utf-8", "replace")
-    there = parse(text, f"{target.name}/{README}")
-    return there if there.is_written_by_hand else here
 
 
 def _gating(variant: Variant) -> Gating | None:

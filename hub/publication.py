@@ -13,13 +13,24 @@ from pathlib import Path
 from fluxconv.cards.blind_tests import BLIND_TEST_NAME, read_blind_tests
 from fluxconv.cards.licences import licence_of
 from fluxconv.cards.naming import folder_in_repository, repository_name
-from fluxconv.converters.errors import BadInput, NotAVariant, SourceChanged, UsageError
+from fluxconv.converters.errors import (
+    BadInput,
+    CheckFailed,
+    NotAVariant,
+    SourceChanged,
+    UsageError,
+)
 from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.variant import Variant, hash_file, is_safe_path
 from fluxconv.hub.signing import SIGNATURE
-from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, read_report
-from fluxconv.validators.results import Picture
+from fluxconv.validators.report import (
+    IMAGES,
+    REPORT_NAME,
+    Report,
+    picture_problems,
+    read_report,
+)
 
 _CHUNK = 1 << 22
 
@@ -117,6 +128,8 @@ def group_by_repository(
         group = groups.setdefault(repository, [])
         place = folder_in_repository(variant)
         for other in group:
+            if other.root.resolve() == variant.root.resolve():
+                raise UsageError(f"{variant.root}: is given twice")
             if folder_in_repository(other) == place:
                 raise UsageError(
                     f"{variant.root} and {other.root} would both be published as {repository}"
@@ -146,19 +159,19 @@ def published_paths(variant: Variant, *, validated: bool) -> dict[str, str]:
 
 
 def report_images(report: Report, root: Path) -> tuple[str, ...]:
-    """The pictures that the report names, and its contact sheet if there is one."""
-    pictures = report.pictures.pictures if report.pictures else ()
-    named = [name for picture in pictures for name in _pictures_of(picture)]
-    if (root / CONTACT_SHEET).is_file():
-        named.append(CONTACT_SHEET)
-    for name in named:
+    """The report's pictures; raises `BadInput` if one lies elsewhere, `CheckFailed` if one is not
+    what the report was made with."""
+    for name in report.picture_names:
         if not is_safe_path(name) or not name.startswith(f"{IMAGES}/"):
             raise BadInput(f"{root}/{REPORT_NAME}: names a picture outside {IMAGES}/")
-    return tuple(dict.fromkeys(named))
 
+    def hash_of(name: str) -> str | None:
+        file = root / name
+        return hash_file(file).sha256 if file.is_file() else None
 
-def _pictures_of(picture: Picture) -> tuple[str, str, str]:
-    return picture.source, picture.variant, picture.flip_map
+    if wrong := picture_problems(report, hash_of):
+        raise CheckFailed(f"{root}/{wrong[0]}")
+    return report.picture_names
 
 
 def assemble(

@@ -10,7 +10,7 @@ from fluxconv.hub.committing import commit_lines, send_commit
 from fluxconv.hub.errors import Moved, Unclear, hub_errors
 from fluxconv.hub.publication import Publication
 from fluxconv.hub.remote import RemoteRepository, read_commit
-from fluxconv.hub.repositories import holds, plan_change
+from fluxconv.hub.repositories import Change, holds, plan_change
 from fluxconv.hub.retrying import Retrying
 from fluxconv.hub.session import Session
 from fluxconv.hub.uploading import large_files, upload
@@ -24,9 +24,9 @@ def propose(
     title: str,
     progress: Progress,
     said: Callable[[str, str], object],
-) -> str | None:
+) -> tuple[str | None, Change]:
     """Open a pull request with the files that differ; nothing of theirs is deleted. Returns its
-    address, None if the repository holds everything already.
+    address, None if the repository holds everything already, and what was sent.
 
     One of ours that is open already gets what it lacks in a further commit. Raises `HubError`s.
     """
@@ -36,9 +36,10 @@ def propose(
         number = _open_one(session, name, author, title)
         revision = f"refs/pr/{number}" if number else "main"
         base = _read(session, name, revision) if number else remote
+        change = plan_change(publication, base, ())
         if holds(base, publication):
-            return f"{session.endpoint}/{name}/discussions/{number}" if number else None
-        files = plan_change(publication, base, ()).upload
+            return (f"{session.endpoint}/{name}/discussions/{number}" if number else None), change
+        files = change.upload
         large = large_files(session, name, files, create_pr=True)
         if big := [file for file in files if file.path in large]:
             progress.start(f"Uploading {name}", sum(file.record.size for file in big))
@@ -62,7 +63,7 @@ def propose(
             continue
         address = f"{session.endpoint}/{name}/discussions/{number}" if number else done
         said("pull request", address)
-        return address
+        return address, change
 
 
 def _open_one(session: Session, name: str, author: str, title: str) -> int | None:

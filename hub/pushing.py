@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -162,13 +162,16 @@ def _apply(run: _Run, change: Change, ending: Ending, journal: Journal) -> Pushe
     names = ", ".join(variant.name for variant in publication.variants)
     if run.wishes.create_pr:
         assert change.remote is not None
-        address = propose(
+        address, sent = propose(
             session, publication, change.remote, run.ready.user, f"Add {names}", run.progress, said
         )
+        change = replace(change, upload=sent.upload, skip=sent.skip, known=sent.known)
         return pushed(session, change, ending, is_proposal=True, address=address)
     planned = change
     if change.remote is None:
         fresh = create(session, name)
+        # Whatever an older one of this name was sent went with it.
+        journal.note("forgotten")
         journal.note("create")
         said("create", "private until it is verified")
         present = remote_variants(session, fresh)

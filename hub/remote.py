@@ -69,7 +69,9 @@ def read_repository(session: Session, name: str) -> RemoteRepository | None:
                 raise
             return None
         if info.id.lower() != name.lower():
-            raise HubRefused(f"{name}: has been renamed to {info.id}; publish under another name")
+            raise HubRefused(
+                f"{name}: has been renamed to {info.id} on the Hub; rename it back first"
+            )
         if not info.sha or not _COMMIT.fullmatch(info.sha):
             raise HubError(f"{name}: the Hub names no commit of it")
         found = read_commit(session, name, info.sha)

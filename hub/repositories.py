@@ -83,8 +83,8 @@ def refuse_foreign(remote: RemoteRepository, variants: tuple[RemoteVariant, ...]
     if foreign and not variants:
         raise HubRefused(
             f"{remote.name}: has files that fluxconv did not publish, such as '{foreign[0]}'; "
-            "give --replace to publish there all the same (no other file is touched), or publish "
-            "under another name"
+            "give --replace to publish there all the same (no other file is touched), or rename "
+            "that repository on the Hub"
         )
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from fluxconv.converters.errors import UsageError
 from fluxconv.hub.redaction import remember
 from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 
@@ -45,14 +48,37 @@ def open_session(
     endpoint: str | None, token: str | None, timeout: float = DEFAULT_TIMEOUT
 ) -> Session:
     """The endpoint given, else that of HF_ENDPOINT, else the Hub; the token given, else the one
-    that the Hub's own tools would use."""
+    that the Hub's own tools would use.
+
+    Raises `UsageError` for a token that is none, and where it would travel unencrypted.
+    """
     from huggingface_hub import constants, get_token
 
     found = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     token = token or get_token()
     # Whatever happens from here on, it is not printed.
     remember(token)
+    if token is not None:
+        _refuse_careless(found, token)
     return Session(found.rstrip("/"), token, timeout)
+
+
+def _refuse_careless(endpoint: str, token: str) -> None:
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise UsageError("the token holds characters that no token has; look at HF_TOKEN")
+    address = urlsplit(endpoint)
+    if address.scheme == "http" and not is_loopback(address.hostname or ""):
+        raise UsageError(
+            f"{endpoint}: the token would go there in clear text; give an address with https://"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to `host` stays on this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,9 +21,9 @@ from fluxconv.hub.repositories import remote_variants
 from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 from fluxconv.hub.session import Session, bounded_client, open_session
 from fluxconv.hub.signing import SIGNATURE, BadSignature, check_signature
-from fluxconv.hub.targets import parse_target
+from fluxconv.hub.targets import target_on
 from fluxconv.hub.wanted import Wanted, plan_variant
-from fluxconv.validators.report import read_report
+from fluxconv.validators.report import picture_problems, read_report
 from fluxconv.validators.structure import check_structure
 
 Signed = Literal["valid", "broken", "missing", "not checked", "no"]
@@ -61,7 +62,7 @@ def verify_folder(
     variant = open_variant(folder)
     structure = check_structure(variant.root, progress or Silent())
     signature, unsigned = _signature(variant, public_key)
-    report, unproven = _report(variant)
+    report, unproven = _report(variant, lambda name: _hash_here(variant.root / name))
     return Verification(
         variant.name,
         str(folder),
@@ -91,7 +92,8 @@ def verify_published(
     `UsageError`, `NotAVariant` for a repository that holds none, `HubUnreachable`, `HubRefused`,
     `HubError`, `BadInput` for a key that cannot be used.
     """
-    session, target = open_session(endpoint, token, timeout), parse_target(what)
+    session = open_session(endpoint, token, timeout)
+    target = target_on(session.endpoint, what)
     progress = progress or Silent()
     found: list[Verification] = []
     with (
@@ -151,7 +153,15 @@ def _verify_remote(
         (place / SIGNATURE).write_bytes(read_text(session, repository, signature))
     structure = check_structure(place, Silent(), contents=False)
     signed, unsigned = _signature(variant, public_key)
-    report, unproven = _report(variant)
+
+    def hash_there(name: str) -> str | None:
+        there = repository.files.get(wanted.variant.folder + name)
+        # Of a small file the Hub has no sha256: it is fetched.
+        if there is not None and there.sha256 is None:
+            return hashlib.sha256(read_text(session, repository, there.path)).hexdigest()
+        return there.sha256 if there else None
+
+    report, unproven = _report(variant, hash_there)
     shown = [problem.replace(f"{place}/", "") for problem in structure.problems]
     return Verification(
         name,
@@ -206,8 +216,11 @@ def _signature(variant: Variant, public_key: Path | None) -> tuple[Signed, tuple
     return "valid", ()
 
 
-def _report(variant: Variant) -> tuple[Validated, tuple[str, ...]]:
-    """What the report says; one that cannot be read is a problem, a missing one is not."""
+def _report(
+    variant: Variant, hash_of: Callable[[str], str | None]
+) -> tuple[Validated, tuple[str, ...]]:
+    """What the report says; one that cannot be read is a problem, as are pictures that are not its
+    own; a missing one is not."""
     try:
         report = read_report(variant)
     except BadInput as error:
@@ -216,4 +229,9 @@ def _report(variant: Variant) -> tuple[Validated, tuple[str, ...]]:
         return "no", ()
     if report.manifest_sha256 != hash_file(variant.root / MANIFEST_NAME).sha256:
         return "out of date", ()
-    return ("passed" if report.verdict.passed else "failed"), ()
+    wrong = picture_problems(report, hash_of)
+    return ("passed" if report.verdict.passed else "failed"), wrong
+
+
+def _hash_here(file: Path) -> str | None:
+    return hash_file(file).sha256 if file.is_file() else None

@@ -12,7 +12,7 @@ from PIL import Image
 from fluxconv.converters import Variant, open_variant
 from fluxconv.converters.manifest import MANIFEST_NAME
 from fluxconv.converters.variant import hash_file
-from fluxconv.validators.report import CONTACT_SHEET, Report, Settings
+from fluxconv.validators.report import CONTACT_SHEET, Report, Settings, image_hashes
 from fluxconv.validators.results import (
     Check,
     ComponentExecution,
@@ -67,7 +67,8 @@ def reported(variant: Variant, *, passed: bool = True, **changes: Any) -> Varian
     for index, name in enumerate((*names, CONTACT_SHEET)):
         (variant.root / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (64, 64), (40 * index, 90, 160)).save(variant.root / name)
-    report = made_up(variant, passed=passed).model_copy(update=changes)
+    report = made_up(variant, passed=passed)
+    report = report.model_copy(update={"images": image_hashes(variant.root), **changes})
     (variant.root / "report.json").write_text(report.model_dump_json(indent=2), "utf-8")
     return variant
 

@@ -64,17 +64,20 @@ def published_hub(
         yield hub, slug, variants
 
 
+HUB = "https://huggingface.co"
+
+
 @pytest.mark.parametrize(
     ("text", "target"),
     [
         ("me/x", Target("me/x")),
-        ("https://huggingface.co/me/x", Target("me/x")),
-        ("https://huggingface.co/me/x/tree/main", Target("me/x")),
+        ("https://huggingface.co/me/x", Target("me/x", hub=HUB)),
+        ("https://huggingface.co/me/x/tree/main", Target("me/x", hub=HUB)),
         ("me/x-GGUF/x-Q8_0.gguf", Target("me/x-GGUF", "x-Q8_0.gguf")),
-        ("https://hf.co/me/x/blob/main/a/x-Q8_0.gguf", Target("me/x", "a/x-Q8_0.gguf")),
-        ("https://hf.co/me/x/resolve/main/x%20y.gguf", Target("me/x", "x y.gguf")),
+        ("https://hf.co/me/x/blob/main/a/x-Q8_0.gguf", Target("me/x", "a/x-Q8_0.gguf", HUB)),
+        ("https://hf.co/me/x/resolve/main/x%20y.gguf", Target("me/x", "x y.gguf", HUB)),
         (f"me/tiny-{'a' * 24}", Target(f"me/tiny-{'a' * 24}")),
-        (f"https://hf.co/collections/me/tiny-{'a' * 24}", Target(f"me/tiny-{'a' * 24}")),
+        (f"https://hf.co/collections/me/tiny-{'a' * 24}", Target(f"me/tiny-{'a' * 24}", hub=HUB)),
     ],
 )
 def test_every_way_to_name_it(text: str, target: Target) -> None:

@@ -15,6 +15,7 @@ from fluxconv.commands.main import run
 from fluxconv.converters import Variant
 from fluxconv.hub import push
 from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.validators.report import image_hashes
 
 pytestmark = pytest.mark.usefixtures("no_account_of_this_machine", "online_client")
 
@@ -155,6 +156,10 @@ def test_dry_run_needs_no_token_for_public_things_and_tells_every_file(
 ) -> None:
     assert pusher.run("--public").code == 0
     (pusher.variant.root / "images" / "contact-sheet.png").write_bytes(b"another")
+    place = pusher.variant.root / "report.json"
+    report = json.loads(place.read_text("utf-8"))
+    report["images"] = image_hashes(pusher.variant.root)
+    place.write_text(json.dumps(report), "utf-8")
     before = state_of(pusher.api, pusher.name)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert run(pusher.arguments("--dry-run", "--json")) == 0
@@ -163,7 +168,7 @@ def test_dry_run_needs_no_token_for_public_things_and_tells_every_file(
     assert actions["images/contact-sheet.png"] == "send"
     assert actions["transformer/diffusion_pytorch_model.safetensors"] == "there"
     assert all(each["size"] > 0 for each in repository["files"])
-    assert repository["uploaded_bytes"] == len(b"another")
+    assert repository["uploaded_bytes"] == len(b"another") + place.stat().st_size
     assert run(pusher.arguments("--dry-run")) == 0
     shown = capsys.readouterr().out
     assert f"+ {pusher.name}/images/contact-sheet.png  7 B  (would be sent)" in shown

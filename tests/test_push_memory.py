@@ -134,7 +134,7 @@ def _grant(name: str, *permissions: str) -> dict[str, Any]:
     ("who", "namespace", "refusal"),
     [
         (_who("write"), "me", None),
-        (_who("write"), "them", "not a member"),
+        (_who("write"), "them", "no member"),
         (_who("write", them="admin"), "them", None),
         (_who("write", them="read"), "them", "may only read there"),
         (_who("fineGrained", {"scoped": [_grant("me", "repo.write")]}), "me", None),
@@ -177,6 +177,6 @@ def test_fine_grained_token_without_the_right_is_refused(
     variant: Variant, hub: RehearsalHub
 ) -> None:
     token = hub.tokens["fine-grained"]
-    with pytest.raises(HubRefused, match="not a member"):
+    with pytest.raises(HubRefused, match="no member"):
         push([variant], "visitor", token=token, endpoint=hub.url)
     assert push([variant], USER, token=token, endpoint=hub.url).repositories[0].commit

@@ -6,7 +6,6 @@ import shutil
 import socket
 import threading
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,9 +90,9 @@ def test_foreign_repository_is_left_alone(variant: Variant, api: HfApi, hub: Reh
     assert api.model_info(name).sha == head
 
 
-def test_one_variant_twice_is_refused(variant: Variant, hub: RehearsalHub) -> None:
+def test_one_variant_twice_is_refused(variant: Variant, hub: RehearsalHub, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both"):
-        push([variant, replace(variant)], USER, token=hub.token, endpoint=hub.url)
+        push([variant, copied(variant, tmp_path / "copy")], USER, token=hub.token, endpoint=hub.url)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_one_variant_twice_is_refused(variant: Variant, hub: RehearsalHub) -> No
         ("none", "hf auth login"),
         ("wrong", "did not accept the token"),
         ("read", "may only read"),
-        ("visitor", "not a member"),
+        ("visitor", "no member"),
     ],
 )
 def test_token_is_checked_first(
@@ -117,7 +116,7 @@ def test_token_is_checked_first(
 
 
 def test_dead_endpoint_is_one_sentence(variant: Variant, tmp_path: Path) -> None:
-    for endpoint in ("http://127.0.0.1:1", "http://no-such-host.invalid", "not an address"):
+    for endpoint in ("http://127.0.0.1:1", "https://no-such-host.invalid", "not an address"):
         with pytest.raises(HubUnreachable) as caught:
             push([variant], USER, token="hf_secretsecret", endpoint=endpoint)
         assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: A name that no resolver knows (RFC 2606).
-NO_SUCH_NAME = "http://hub.invalid"
+NO_SUCH_NAME = "https://hub.invalid"
 
 
 @contextlib.contextmanager

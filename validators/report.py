@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -56,7 +58,7 @@ class Report(Strict):
     `reference_difference` is null if the reference is the source that the manifest records; else
     it says what differs, and the comparison was forced. `thresholds` names the file whose limits
     were held against the measurements, null for fluxconv's own. `source_performance` is the
-    source's, measured in the same run.
+    source's, measured in the same run. `images` has the sha256 of every picture beside the report.
     """
 
     format_version: Literal[2] = 2
@@ -84,11 +86,19 @@ class Report(Strict):
     performance: tuple[Performance, ...] = ()
     source_performance: tuple[Performance, ...] = ()
     verdict: Verdict
+    images: dict[str, str] = Field(default_factory=dict)
 
     @property
     def is_decoded(self) -> bool:
         """Whether any component had to be decoded to be drawn here."""
         return any(e.mode == "decoded" for e in (self.execution or {}).values())
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """Every picture that it names, relative to its folder."""
+        pictures = self.pictures.pictures if self.pictures else ()
+        named = {name for each in pictures for name in (each.source, each.variant, each.flip_map)}
+        return tuple(sorted(named | set(self.images)))
 
 
 def read_report(variant: Variant) -> Report | None:
@@ -100,6 +110,22 @@ def read_report(variant: Variant) -> Report | None:
         return Report.model_validate_json(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise BadInput(f"{file}: is not a report; run `fluxconv validate` again") from error
+
+
+def image_hashes(folder: Path) -> dict[str, str]:
+    """The sha256 of every picture of a report in `folder`, by its name there."""
+    pictures = sorted(file for file in (folder / IMAGES).rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hash_file(file).sha256 for file in pictures}
+
+
+def picture_problems(report: Report, hash_of: Callable[[str], str | None]) -> tuple[str, ...]:
+    """What is wrong with the pictures that a report stands on, one sentence each; `hash_of` gives
+    the sha256 of a name as it is now, None where it is missing."""
+    return tuple(
+        f"{name}: is not the picture that the report was made with; run `fluxconv validate` again"
+        for name in report.picture_names
+        if report.images.get(name) is None or hash_of(name) != report.images[name]
+    )
 
 
 def require_passed(variant: Variant) -> Report:

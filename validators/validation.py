@@ -23,7 +23,14 @@ from fluxconv.validators.layers import LAYERS, Subject
 from fluxconv.validators.machine import this_machine
 from fluxconv.validators.process import LayerFailed, Worker
 from fluxconv.validators.reference import check_hashes, check_sizes, hash_reference
-from fluxconv.validators.report import CONTACT_SHEET, IMAGES, REPORT_NAME, Report, Settings
+from fluxconv.validators.report import (
+    CONTACT_SHEET,
+    IMAGES,
+    REPORT_NAME,
+    Report,
+    Settings,
+    image_hashes,
+)
 from fluxconv.validators.results import Check, Machine, Performance
 from fluxconv.validators.settings import load_settings
 from fluxconv.validators.source_drawings import SourceDrawings
@@ -170,6 +177,7 @@ class _Run:
                 from fluxconv.validators.contact_sheet import contact_sheet
 
                 contact_sheet(report, folder).save(folder / CONTACT_SHEET, optimize=True)
+            report = report.model_copy(update={"images": image_hashes(folder)})
             text = report.model_dump_json(indent=2) + "\n"
             (folder / REPORT_NAME).write_text(text, "utf-8")
         kept.forget_pictures()

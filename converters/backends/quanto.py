@@ -173,13 +173,17 @@ def _can_compile(device: str) -> bool:
     """Whether torch finds what it builds an extension for `device` with."""
     if device == "cpu":
         return bool(shutil.which("ninja") and shutil.which(os.environ.get("CXX", "c++")))
+    # Where there is no GPU, nothing is known about the machine that will have one. Without a driver
+    # there is none, and torch need not be imported to say so.
+    if not any(Path(driver).exists() for driver in _DRIVERS):
+        return True
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    # Where there is no GPU, nothing is known about the machine that will have one.
     return not torch.cuda.is_available() or bool(shutil.which("ninja") and CUDA_HOME)
 
 
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 _REQUIREMENT = Requirement("optimum-quanto", "0.2.7")
 
 BACKENDS = (
