@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,12 +94,13 @@ def is_safe_path(name: str) -> bool:
     return bool(name) and not any(p in ("", ".", "..") or "\\" in p or "\0" in p for p in parts)
 
 
-def hash_file(path: Path) -> FileRecord:
-    """Size and sha256 of a file, read in chunks."""
+def hash_file(path: Path, advance: Callable[[int], object] = lambda nbytes: None) -> FileRecord:
+    """Size and sha256 of a file, read in chunks; `advance` hears of each, and may raise."""
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
+            advance(len(chunk))
     return FileRecord(size=size, sha256=digest.hexdigest())

@@ -29,7 +29,7 @@ from fluxconv.hub.repositories import (
 )
 from fluxconv.hub.retrying import Retrying
 from fluxconv.hub.session import Session
-from fluxconv.hub.uploading import large_files, upload
+from fluxconv.hub.uploading import Uploader, large_files, upload
 
 
 def create(session: Session, name: str) -> RemoteRepository:
@@ -68,6 +68,7 @@ def publish(
     description: str,
     journal: Journal,
     progress: Progress,
+    uploader: Uploader,
     *,
     replace: bool = False,
     said: Callable[[str, str], object],
@@ -82,7 +83,7 @@ def publish(
     while not change.is_empty:
         remote = change.remote
         assert remote is not None
-        lines = _send_contents(session, change, journal, progress)
+        lines = _send_contents(session, change, journal, progress, uploader)
         try:
             commit = send_commit(session, name, lines, title, description, parent=remote.commit)
         except (Unclear, Moved) as error:
@@ -117,7 +118,7 @@ def publish(
 
 
 def _send_contents(
-    session: Session, change: Change, journal: Journal, progress: Progress
+    session: Session, change: Change, journal: Journal, progress: Progress, uploader: Uploader
 ) -> list[dict[str, Any]]:
     """Upload the large files; returns the lines of the commit."""
     name = change.publication.repository
@@ -126,7 +127,7 @@ def _send_contents(
     contents = {file.record.sha256 for file in files}
     if files and not journal.has_sent(contents):
         progress.start(f"Uploading {name}", sum(file.record.size for file in files))
-        upload(session, name, files, progress, create_pr=False)
+        upload(session, name, files, progress, uploader, create_pr=False)
         progress.finish()
         journal.note("sent", contents=sorted(contents))
     return commit_lines(change.upload, large, change.delete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import httpx2
 
 _CHUNK = 1 << 22
+#: Bytes that wait in memory at most before the disk begins with them.
+_WAITING = 32 << 20
 _RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(?:\d{1,18}|\*)")
 
 #: Hears how many bytes are there now: a negative number if some had to be thrown away.
@@ -169,6 +172,8 @@ class _Arriving:
     def __init__(self, place: Path, expected: RemoteFile, advance: Advance) -> None:
         self.expected, self._advance = expected, advance
         self._stream = place.open("a+b")
+        #: How much of it the disk was told to write.
+        self._begun = 0
         self._begin()
         self._stream.seek(0)
         if self._stream.seek(0, 2) > expected.size:
@@ -187,6 +192,16 @@ class _Arriving:
         """Append what has arrived."""
         self._stream.write(piece)
         self._count(piece)
+        if self.size - self._begun >= _WAITING and hasattr(os, "posix_fadvise"):
+            # The disk is to hold it all in the end. Without this it would begin only then, and the
+            # line would wait for it.
+            os.posix_fadvise(
+                self._stream.fileno(),
+                self._begun,
+                self.size - self._begun,
+                os.POSIX_FADV_DONTNEED,
+            )
+            self._begun = self.size
 
     def start_over(self) -> None:
         """Forget all of it."""
@@ -206,6 +221,7 @@ class _Arriving:
 
     def _begin(self) -> None:
         self.size = 0
+        self._begun = 0
         self._sha256 = hashlib.sha256()
         header = f"blob {self.expected.size}\0".encode()
         self._git = hashlib.sha1(header, usedforsecurity=False)

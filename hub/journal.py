@@ -25,6 +25,8 @@ from fluxconv.converters.errors import BadInput, OutputExists
 
 #: Seconds after which contents that no commit names may have been swept away by the Hub.
 _KEPT = 24 * 3600
+#: Seconds between two looks whether another push has ended.
+_LOOK = 0.1
 
 
 def journal_folder() -> Path:
@@ -72,10 +74,11 @@ class Journal:
 
 
 @contextlib.contextmanager
-def open_journal(endpoint: str, place: str) -> Iterator[Journal]:
+def open_journal(endpoint: str, place: str, *, wait: float = 0.0) -> Iterator[Journal]:
     """The journal of `place`, for this push alone.
 
-    Raises `OutputExists` if another push on this machine has it, `BadInput` if it cannot be kept.
+    Raises `OutputExists` if another push on this machine has it, and still has it after `wait`
+    seconds, `BadInput` if it cannot be kept.
     """
     path = _path(endpoint, place)
     try:
@@ -87,15 +90,25 @@ def open_journal(endpoint: str, place: str) -> Iterator[Journal]:
             "XDG_STATE_HOME to a folder that can be written"
         ) from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputExists(
-                f"{place}: another push on this machine is at it; wait for its end"
-            ) from None
+        deadline = time.monotonic() + wait
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise OutputExists(
+                    f"{place}: another push on this machine is at it; wait for its end"
+                )
+            time.sleep(_LOOK)
         yield Journal(path)
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Whether it is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_journal(endpoint: str, place: str) -> Journal:

@@ -13,7 +13,7 @@ from fluxconv.hub.remote import RemoteRepository, read_commit
 from fluxconv.hub.repositories import Change, holds, plan_change
 from fluxconv.hub.retrying import Retrying
 from fluxconv.hub.session import Session
-from fluxconv.hub.uploading import large_files, upload
+from fluxconv.hub.uploading import Uploader, large_files, upload
 
 
 def propose(
@@ -23,6 +23,7 @@ def propose(
     author: str,
     title: str,
     progress: Progress,
+    uploader: Uploader,
     said: Callable[[str, str], object],
 ) -> tuple[str | None, Change]:
     """Open a pull request with the files that differ; nothing of theirs is deleted. Returns its
@@ -43,7 +44,7 @@ def propose(
         large = large_files(session, name, files, create_pr=True)
         if big := [file for file in files if file.path in large]:
             progress.start(f"Uploading {name}", sum(file.record.size for file in big))
-            upload(session, name, big, progress, create_pr=True)
+            upload(session, name, big, progress, uploader, create_pr=True)
             progress.finish()
         try:
             done = send_commit(

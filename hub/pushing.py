@@ -32,6 +32,7 @@ from fluxconv.hub.results import PushedRepository, PushResult, Step, pushed
 from fluxconv.hub.retrying import DEFAULT_TIMEOUT
 from fluxconv.hub.session import Session, bounded_client, open_session
 from fluxconv.hub.signing import SIGNATURE, sign
+from fluxconv.hub.uploading import Uploader
 
 
 def push(
@@ -91,6 +92,10 @@ def push(
     with ExitStack() as stack:
         stack.enter_context(bounded_client(timeout, home=session.endpoint))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fluxconv-")))
+        uploader = stack.enter_context(Uploader())
+        if not dry_run:
+            # While files are hashed.
+            uploader.start()
         ready = prepare(session, variants, wishes, folder, progress)
         endings = [
             ending_of(
@@ -103,7 +108,9 @@ def push(
             )
             for change in ready.changes
         ]
-        run = _Run(session, ready, wishes, progress, on_step or (lambda step: None), stack)
+        run = _Run(
+            session, ready, wishes, progress, on_step or (lambda step: None), stack, uploader
+        )
         notes = {
             change.publication.repository: item_note(
                 change.publication.variants, validated=validate_required
@@ -147,10 +154,11 @@ class _Run:
     progress: Progress
     on_step: Callable[[Step], object]
     stack: ExitStack
+    uploader: Uploader
 
-    def journal(self, place: str) -> Journal:
+    def journal(self, place: str, *, wait: float = 0.0) -> Journal:
         """Its journal, and with it the place, for this push alone."""
-        return self.stack.enter_context(open_journal(self.session.endpoint, place))
+        return self.stack.enter_context(open_journal(self.session.endpoint, place, wait=wait))
 
     def saying(self, place: str) -> Callable[[str, str], object]:
         return lambda step, detail: self.on_step(Step(step, place, detail))
@@ -163,7 +171,14 @@ def _apply(run: _Run, change: Change, ending: Ending, journal: Journal) -> Pushe
     if run.wishes.create_pr:
         assert change.remote is not None
         address, sent = propose(
-            session, publication, change.remote, run.ready.user, f"Add {names}", run.progress, said
+            session,
+            publication,
+            change.remote,
+            run.ready.user,
+            f"Add {names}",
+            run.progress,
+            run.uploader,
+            said,
         )
         change = replace(change, upload=sent.upload, skip=sent.skip, known=sent.known)
         return pushed(session, change, ending, is_proposal=True, address=address)
@@ -188,6 +203,7 @@ def _apply(run: _Run, change: Change, ending: Ending, journal: Journal) -> Pushe
         ending.description,
         journal,
         run.progress,
+        run.uploader,
         replace=run.wishes.replace,
         said=said,
     )
@@ -208,7 +224,8 @@ def _list(
     if run.wishes.dry_run:
         journal = read_journal(run.session.endpoint, place)
         return plan_collection(run.session, namespace, title, notes, journal)
-    journal = run.journal(place)
+    # Another push on this machine may list its repositories in it just now: that takes seconds.
+    journal = run.journal(place, wait=run.session.timeout)
     try:
         listed = publish_collection(
             run.session,

@@ -4,16 +4,19 @@ The Hub's client chooses how they travel, by Xet or LFS. Xet is a library of its
 connections, retries and waits that no timeout of ours reaches; a process can be ended whatever it
 does. It ends with its parent, too: when stdin closes, it is gone.
 
-One line of JSON comes in, `Order`; out go lines of JSON: `ready`, then `done` with the number of
-bytes that have gone so far, and at the end `sent` with the sha256 of each content as it was read,
-or `failed` with a sentence and whether another try may go better.
+A line of JSON comes in for each repository, `Order`; out go lines of JSON: `ready` once at the
+beginning, then `done` with the number of bytes that have gone so far `of` which order, counted from
+1, and at the end of an order `sent` with the sha256 of each content as it was read, or `failed`
+with a sentence and whether another try may go better: that is the last word.
 """
 
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
+import queue
 import re
 import sys
 import threading
@@ -70,45 +73,68 @@ class _Told:
 
     def __init__(self, out: BinaryIO) -> None:
         self._out, self._lock = out, threading.Lock()
-        self._sent = self._transferred = 0
+        self._order = self._sent = self._transferred = 0
 
     def say(self, **what: Any) -> None:
         with self._lock:
             self._out.write(json.dumps(what).encode() + b"\n")
             self._out.flush()
 
+    @property
+    def order(self) -> int:
+        """The number of the order that is being carried out."""
+        return self._order
+
+    def begin(self) -> None:
+        """A new order: nothing of it has gone yet."""
+        with self._lock:
+            self._order, self._sent, self._transferred = self._order + 1, 0, 0
+
     def moved(self, nbytes: int) -> None:
         """Bytes of a request have gone; fewer than none, if they were in vain."""
         with self._lock:
             self._sent += nbytes
 
-    def xet(self, processed: int, transferred: int) -> None:
+    def xet(self, order: int, processed: int, transferred: int) -> None:
         """What the Xet library says: bytes of files that are done with, and bytes that went."""
         with self._lock:
-            self._sent, self._transferred = processed, transferred
+            if order == self._order:
+                self._sent, self._transferred = processed, transferred
 
     def tick(self) -> None:
         last = None
         while True:
-            now = (self._sent, self._transferred)
+            with self._lock:
+                now = (self._order, self._sent, self._transferred)
             if now != last:
-                self.say(done=now[0], transferred=now[1])
+                self.say(of=now[0], done=now[1], transferred=now[2])
                 last = now
             threading.Event().wait(_TICK)
 
 
 def main() -> None:
-    """Carry out the order on stdin."""
+    """Carry out the orders on stdin."""
     # Libraries may print; the pipe is ours alone.
     told = _Told(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
-    order = Order.from_json(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    orders: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_hear, args=(orders,), daemon=True).start()
     _listen_to_xet(told)
+    _import_client()
     told.say(ready=True)
     threading.Thread(target=told.tick, daemon=True).start()
+    while _carry_out(Order.from_json(orders.get()), told):
+        pass
+    # Threads of the libraries may hang; nothing of them is needed any more.
+    os._exit(0)
+
+
+def _carry_out(order: Order, told: _Told) -> bool:
+    """Whether all went well, so that another order may follow."""
+    told.begin()
     try:
         told.say(sent=_upload(order, told))
+        return True
     except FluxconvError as error:
         refused = isinstance(error, HubRefused)
         told.say(failed=str(error), kind=type(error).__name__, again=not refused)
@@ -117,8 +143,7 @@ def main() -> None:
             f"{order.repository}: the upload failed ({type(error).__name__}: {clean(str(error))})"
         )
         told.say(failed=text, kind="HubError", again=False)
-    # Threads of the libraries may hang; nothing of them is needed any more.
-    os._exit(0)
+    return False
 
 
 def _upload(order: Order, told: _Told) -> dict[str, str]:
@@ -173,8 +198,11 @@ def _listen_to_xet(told: _Told) -> None:
     from huggingface_hub.utils import _xet_progress_reporting as reporting
 
     class Reporter:
+        def __init__(self) -> None:
+            self._order = told.order
+
         def update_progress(self, group: Any, _items: Any = None) -> None:
-            told.xet(group.total_bytes_completed, group.total_transfer_bytes_completed)
+            told.xet(self._order, group.total_bytes_completed, group.total_transfer_bytes_completed)
 
         def close(self) -> None:
             pass
@@ -183,8 +211,18 @@ def _listen_to_xet(told: _Told) -> None:
     reporting.XetUploadProgressReporter = Reporter  # type: ignore[assignment,misc]
 
 
-def _end_with_parent() -> None:
-    sys.stdin.read()
+def _import_client() -> None:
+    """Before there is anything to do: it takes as long as sending some hundred megabytes."""
+    import huggingface_hub.hf_api  # noqa: F401
+    from huggingface_hub.utils._runtime import is_xet_available
+
+    if is_xet_available():
+        importlib.import_module("hf_xet")
+
+
+def _hear(orders: queue.SimpleQueue[str]) -> None:
+    for line in sys.stdin:
+        orders.put(line)
     os._exit(1)
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from fluxconv.converters import errors
@@ -70,6 +70,7 @@ def upload(
     repository: str,
     files: Sequence[PublishedFile],
     progress: Progress,
+    uploader: Uploader,
     *,
     create_pr: bool,
 ) -> None:
@@ -89,7 +90,7 @@ def upload(
     attempts = Retrying(session.timeout)
     bar = _Bar(progress, sum(each.record.size for each in files))
     while True:
-        answer = _attempt(order, attempts, bar)
+        answer = _attempt(order, attempts, bar, uploader)
         if "sent" in answer:
             break
         kind = getattr(errors, str(answer["kind"]), HubError)
@@ -122,15 +123,18 @@ class _Bar:
         self.reach(self._total)
 
 
-def _attempt(order: Order, attempts: Retrying, bar: _Bar) -> dict[str, Any]:
-    """One process; its last word. Ended here if nothing moves before the deadline."""
+def _attempt(order: Order, attempts: Retrying, bar: _Bar, uploader: Uploader) -> dict[str, Any]:
+    """One try; the process's last word. Ended here if nothing moves before the deadline, and after
+    everything but success."""
     furthest = mark = 0
-    is_ready, began = False, time.monotonic()
-    with _process(order) as process:
-        for line in _lines(process):
+    began = time.monotonic()
+    uploader.send(order)
+    is_done = False
+    try:
+        for line in uploader.lines():
             if line is None:
                 # What Python takes to start is not the Hub's.
-                if is_ready and not attempts.left:
+                if uploader.is_ready and not attempts.left:
                     raise HubUnreachable(
                         f"{order.repository}: nothing moved for {order.timeout:.0f} s while "
                         "uploading; run the same command again, it goes on where this one was"
@@ -138,16 +142,22 @@ def _attempt(order: Order, attempts: Retrying, bar: _Bar) -> dict[str, Any]:
                 continue
             said = json.loads(line)
             if "ready" in said:
-                is_ready = True
+                uploader.is_ready = True
                 attempts.deadline += time.monotonic() - began
             elif "done" in said:
+                if said["of"] != uploader.orders:
+                    continue
                 bar.reach(said["done"])
                 furthest = max(furthest, said["done"] + said["transferred"])
                 if furthest - mark >= _LEAST:
                     mark = furthest
                     attempts.restart()
             else:
+                is_done = "sent" in said
                 return dict(said)
+    finally:
+        if not is_done:
+            uploader.end()
     return {
         "failed": f"{order.repository}: the upload broke off; run the same command again",
         "kind": "HubError",
@@ -155,52 +165,82 @@ def _attempt(order: Order, attempts: Retrying, bar: _Bar) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _process(order: Order) -> Iterator[subprocess.Popen[bytes]]:
-    from huggingface_hub import constants
+class Uploader:
+    """The process that uploads: started ahead of its use, kept for the next repository, ended with
+    the block or when something went wrong."""
 
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "fluxconv.hub.uploader"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        # Ctrl-C is ours to hear; it ends with us.
-        start_new_session=True,
-        env={
-            **os.environ,
-            "HF_HUB_DISABLE_PROGRESS_BARS": "0",
-            "HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE)),
-            "HF_HUB_DISABLE_XET": str(int(constants.HF_HUB_DISABLE_XET)),
-        },
-    )
-    assert process.stdin and process.stdout
-    try:
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+        #: How many it has been given.
+        self.orders = 0
+        #: Whether it has come so far that it can hear an order.
+        self.is_ready = False
+
+    def __enter__(self) -> Uploader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Have it start, unless it runs already."""
+        from huggingface_hub import constants
+
+        if self._process is None:
+            self._rest, self.orders, self.is_ready = b"", 0, False
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "fluxconv.hub.uploader"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # Ctrl-C is ours to hear; it ends with us.
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "HF_HUB_DISABLE_PROGRESS_BARS": "0",
+                    "HF_HUB_OFFLINE": str(int(constants.HF_HUB_OFFLINE)),
+                    "HF_HUB_DISABLE_XET": str(int(constants.HF_HUB_DISABLE_XET)),
+                },
+            )
+        return self._process
+
+    def send(self, order: Order) -> None:
+        """Have it carry out an order."""
+        process = self.start()
+        self.orders += 1
+        assert process.stdin
         # One that is gone already says so by the end of its output.
         with suppress(BrokenPipeError):
             process.stdin.write(order.to_json().encode() + b"\n")
             process.stdin.flush()
-        yield process
-    finally:
+
+    def lines(self) -> Iterator[bytes | None]:
+        """What it says; None from time to time, so that somebody can look at the clock."""
+        process = self.start()
+        assert process.stdout
+        handle = process.stdout.fileno()
+        while True:
+            yield None
+            if not select.select([handle], [], [], _LOOK)[0]:
+                continue
+            piece = os.read(handle, 1 << 16)
+            if not piece:
+                return
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            yield from lines
+
+    def end(self) -> None:
+        """Whatever it is doing."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin and process.stdout
         process.kill()
         for pipe in (process.stdin, process.stdout):
             with suppress(BrokenPipeError):
                 pipe.close()
         process.wait()
-
-
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes | None]:
-    """The process's lines; None from time to time, so that somebody can look at the clock."""
-    assert process.stdout
-    handle, rest = process.stdout.fileno(), b""
-    while True:
-        yield None
-        if not select.select([handle], [], [], _LOOK)[0]:
-            continue
-        piece = os.read(handle, 1 << 16)
-        if not piece:
-            return
-        *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
 
 
 def _large(file: PublishedFile) -> Large:

@@ -43,6 +43,8 @@ class Connection:
 
     async def reset(self) -> None:
         """Close as a broken line does (RST): what is on its way is lost, for both sides."""
+        if self.closed.is_set():
+            return  # the client was first, and asyncio has closed the socket
         self._transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, _RESET
         )
