@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ROOMS := commands hub cards validators converters
+ROOMS := commands recipes hub cards validators converters
 
 .PHONY: demo test test-slow test-wide browser check bench clean
 
