@@ -61,7 +61,7 @@ class Validation(Part):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] | None = None
     trajectories: Annotated[int, Field(gt=0)] | None = None
     noise: Annotated[int, Field(ge=0)] | None = None
-    offload: Literal["model", "sequential", "group"] | None = None
+    offload: Literal["model", "group"] | None = None
     cache: Text | None = None
 
 
