@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxconv.converters.errors import BadInput, FluxconvError, OutputExists
 from fluxconv.converters.manifest import MANIFEST_NAME
+
+_PATIENCE = 10.0  # seconds: others have the folder to themselves for a moment, to look at it
+_PAUSE = 0.05
 
 
 @contextmanager
@@ -80,18 +84,10 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
     made.
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
+    handle = _opened(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
-                raise BlockingIOError  # the run that held the lock has just renamed it
-        except BlockingIOError:
-            raise OutputExists(busy) from None
+        if not _lock(handle, folder, fcntl.LOCK_EX):
+            raise OutputExists(busy)
         if not resumable:
             empty(folder)  # what a killed run left
         try:
@@ -106,6 +102,56 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def joined(folder: Path, busy: str, fits: Callable[[bool], bool]) -> Iterator[Path]:
+    """The hidden folder `folder`, made if need be, for one of several runs that fill it together;
+    it stays, whatever becomes of the block, until a run has it alone with `locked`.
+
+    `fits` says whether what lies in it is of use, and hears whether this run is alone there. If it
+    is not, it is removed by a run that is alone; the others raise `OutputExists` with the sentence
+    `busy`, as they do if a run has the folder for itself.
+    """
+    handle = _opened(folder)
+    try:
+        patience = time.monotonic() + _PATIENCE
+        while not (alone := _lock(handle, folder, fcntl.LOCK_EX)):
+            if _lock(handle, folder, fcntl.LOCK_SH):
+                break
+            if time.monotonic() > patience:  # no run that only looks around: it is at work
+                raise OutputExists(busy)
+            time.sleep(_PAUSE)
+        if not fits(alone):
+            if not alone:
+                raise OutputExists(busy)
+            empty(folder)
+        while not _lock(handle, folder, fcntl.LOCK_SH):
+            if time.monotonic() > patience:
+                raise OutputExists(busy)
+            time.sleep(_PAUSE)
+        yield folder
+    finally:
+        os.close(handle)
+
+
+def _opened(folder: Path) -> int:
+    """A handle of `folder`, made if need be; raises `BadInput` if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
+
+
+def _lock(handle: int, folder: Path, how: int) -> bool:
+    """Whether `folder`, open as `handle`, could be locked, and is still where it was."""
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Not if the run that held the lock has just renamed it.
+    return folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
 
 
 def sync_tree(folder: Path) -> None:
