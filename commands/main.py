@@ -30,6 +30,8 @@ _COMMANDS = {
     "push": "push",
     "download": "download",
     "verify": "verify",
+    "run": "run",
+    "status": "status",
     "hub": "hub",
 }
 

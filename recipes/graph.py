@@ -9,8 +9,9 @@ from typing import Any
 
 from fluxconv.converters.errors import BadInput
 
-#: What a node leaves: plain JSON. `digest` stands for all of it in the keys of those that need it;
-#: `failed`, if it is there, is the sentence why what was looked at is not good enough.
+#: What a node leaves: plain JSON. `digest` stands for all of it in the keys of those that wait for
+#: it, or `variants`, by name, for those that are about one variant; `failed`, if it is there, is
+#: the sentence why what was looked at is not good enough.
 Result = Mapping[str, Any]
 
 

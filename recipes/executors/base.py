@@ -5,6 +5,7 @@ All that goes to a worker and comes back is plain data, so it may travel as JSON
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import time
@@ -16,7 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from fluxconv.converters import errors
-from fluxconv.converters.errors import FluxconvError, Interrupted, MissingRequirement
+from fluxconv.converters.errors import DiskFull, FluxconvError, Interrupted, MissingRequirement
 from fluxconv.converters.progress import Progress
 from fluxconv.recipes.graph import Node, Resources, Result
 from fluxconv.recipes.kinds import Work, get_kind
@@ -69,7 +70,9 @@ class Problem:
 
     @classmethod
     def of(cls, error: BaseException) -> Problem:
-        """Any error as data."""
+        """Any error as data; a full disk is one whoever met it, and in whatever words."""
+        if _is_full(error):
+            return cls(DiskFull.__name__, f"no room left on the disk ({error})", 3, True)
         if isinstance(error, FluxconvError):
             return cls(type(error).__name__, str(error), error.exit_code, error.resumable)
         if isinstance(error, KeyboardInterrupt):
@@ -130,8 +133,8 @@ Event = Started | Progressed | Ended | Lost
 class Executor(Protocol):
     """Runs nodes, several at once. A context manager: at its end nothing that it started runs.
 
-    The driver submits a node when all that it waits for has ended and `room` says that it would
-    begin at once, or else may submit it and let it wait here; results do not depend on it.
+    The driver submits a node when all that it waits for is over; it begins when there is room.
+    Results do not depend on the executor.
     """
 
     def __enter__(self) -> Executor: ...
@@ -143,18 +146,16 @@ class Executor(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def room(self, node: Node) -> bool:
-        """Whether `node` would begin at once."""
-
     def submit(self, request: Request) -> None:
-        """Have a node done; what becomes of it comes out of `next`."""
+        """Have a node done as soon as there is room; what becomes of it comes out of `next`: it is
+        started, makes progress, and ends or is lost."""
 
     def next(self, timeout: float) -> Event | None:
         """What happened next; None if nothing did within `timeout` seconds."""
 
     def cancel(self, *, at_once: bool = False) -> None:
-        """Stop what runs: it may clean up, unless `at_once`; every node still comes out as ended or
-        lost, unless `at_once`."""
+        """Begin nothing more, and stop what runs. It may clean up, and comes out as ended or lost;
+        `at_once` kills it, and nothing more comes out."""
 
 
 #: The libraries whose versions a worker must share with the driver, as far as they are installed.
@@ -218,6 +219,16 @@ def run_node(request: Request, progress: Progress) -> Outcome:
         platform.node(),
         os.getpid(),
     )
+
+
+def _is_full(error: BaseException | None) -> bool:
+    if isinstance(error, DiskFull):
+        return False  # it has said so itself
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _require_versions(request: Request) -> None:
