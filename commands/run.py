@@ -105,7 +105,7 @@ def _watcher(out: Output) -> Lines:
 
 def _preview(out: Output, checked: Checked, **how: Any) -> None:
     from fluxconv.recipes.running import preview
-    from fluxconv.recipes.status import node_json
+    from fluxconv.recipes.standing import node_json
 
     found = preview(checked, **how)
     rows = [
@@ -138,7 +138,7 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
 
 
 def _show(out: Output, done: RunResult) -> None:
-    from fluxconv.recipes.status import node_json
+    from fluxconv.recipes.standing import node_json
 
     now = set(done.done_now)
     data = {

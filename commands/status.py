@@ -12,7 +12,7 @@ from fluxconv.commands.output import Output, output_options
 from fluxconv.commands.run import COLUMNS, row
 
 if TYPE_CHECKING:
-    from fluxconv.recipes.status import RunStatus
+    from fluxconv.recipes.standing import RunStatus
 
 
 @click.command("status")
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @output_options
 def command(out: Output, run: Path) -> None:
     """Show a run, from what it left on the disk: RUN is the folder it writes to, or its recipe."""
-    from fluxconv.recipes.status import status
+    from fluxconv.recipes.standing import status
 
     found = status(_folder(run))
 

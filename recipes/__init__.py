@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fluxconv.recipes.reading import read_recipe
     from fluxconv.recipes.recipe import Recipe
     from fluxconv.recipes.running import RunResult, run
-    from fluxconv.recipes.status import RunStatus, status
+    from fluxconv.recipes.standing import RunStatus, status
     from fluxconv.recipes.watching import Watcher
 
 __all__ = [
@@ -42,8 +42,8 @@ __getattr__ = lazy(
         "Recipe": "recipe",
         "RunResult": "running",
         "run": "running",
-        "RunStatus": "status",
-        "status": "status",
+        "RunStatus": "standing",
+        "status": "standing",
         "Watcher": "watching",
     },
 )
