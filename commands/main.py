@@ -30,6 +30,7 @@ _COMMANDS = {
     "push": "push",
     "download": "download",
     "verify": "verify",
+    "recipe": "recipe",
     "run": "run",
     "status": "status",
     "hub": "hub",

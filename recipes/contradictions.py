@@ -3,6 +3,7 @@ anything outside it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 CONTRADICTIONS = "contradictions"
 #: Settings of a backend with keys of their own in its row.
 ROW_SETTINGS = ("skip", "tensor_types", "effort", "importance")
+#: What may be a repository, a file in one, or a repository at a revision.
+MAY_BE_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/.+|@.+)?")
 _WEIGHTS = (".safetensors", ".gguf")
 
 
@@ -65,9 +68,21 @@ def _checkpoints(rows: Sequence[CheckpointRow]) -> Iterator[tuple[Place, str]]:
         if row.base is not None and row.base == row.id:
             yield ("checkpoints", number, "base"), "is the checkpoint itself; remove it"
         for before in rows[:number]:
-            if before.id == row.id and before.revision == row.revision:
-                yield ("checkpoints", number), f"{visible(row.id)}: the checkpoint is named twice"
+            if (before.id, before.revision) == (row.id, row.revision):
+                yield ("checkpoints", number), f"{visible(row.id)} is named twice"
                 break
+            name = checkpoint_name(row.id)
+            if name is not None and name == checkpoint_name(before.id):
+                yield ("checkpoints", number), same_name(row.id, before.id, name)
+                break
+
+
+def same_name(id_: str, before: str, name: str) -> str:
+    """What is said of a checkpoint whose variants would be called as those of another one."""
+    return (
+        f"the variants of {visible(id_)} would have the names of those of {visible(before)} "
+        f"('{visible(name)}-…'); give each a recipe and an output of its own"
+    )
 
 
 def _backends(recipe: Recipe) -> Iterator[tuple[Place, str]]:
@@ -99,39 +114,14 @@ def meant_for(row: BackendRow, checkpoint: CheckpointRow) -> bool:
 
 
 def _again(recipe: Recipe, number: int) -> Iterator[tuple[Place, str]]:
-    """What an earlier row makes already, or makes under the same name of another checkpoint."""
+    """What an earlier row makes already."""
     row = recipe.backends[number]
-    for before in recipe.backends[: number + 1]:
-        if before.backend != row.backend or settings_of(before) != settings_of(row):
-            continue
-        mine = [each for each in recipe.checkpoints if meant_for(row, each)]
-        theirs = [each for each in recipe.checkpoints if meant_for(before, each)]
-        if before is not row:
-            shared = [each for each in mine if each in theirs]
-            if shared:
-                yield (
-                    ("backends", number),
-                    f"the backend {visible(row.backend)} is named twice with the same settings",
-                )
-                return
-        yield from _same_names(recipe, number, mine, theirs)
-
-
-def _same_names(
-    recipe: Recipe, number: int, mine: list[CheckpointRow], theirs: list[CheckpointRow]
-) -> Iterator[tuple[Place, str]]:
-    for one in theirs:
-        for other in mine:
-            name = checkpoint_name(other.id)
-            is_later = recipe.checkpoints.index(one) < recipe.checkpoints.index(other)
-            same = name is not None and name == checkpoint_name(one.id)
-            if same and is_later and one != other:
-                yield (
-                    ("checkpoints", recipe.checkpoints.index(other)),
-                    f"{visible(other.id)}: its {visible(recipe.backends[number].backend)} variant "
-                    f"would have the name of that of {visible(one.id)}; give one of them a recipe "
-                    "with another output",
-                )
+    for before in recipe.backends[:number]:
+        same = before.backend == row.backend and settings_of(before) == settings_of(row)
+        both = (meant_for(row, c) and meant_for(before, c) for c in recipe.checkpoints)
+        if same and any(both):
+            yield ("backends", number), f"{visible(row.backend)} is named twice, set alike"
+            return
 
 
 def _twice(values: Sequence[Any], place: Place) -> Iterator[tuple[Place, str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fluxconv.converters.errors import BadInput, FluxconvError
+from fluxconv.converters.errors import BadInput
+from fluxconv.converters.visible import visible_path
 
 #: Where in a recipe something stands: keys of mappings, numbers of rows.
 Place = tuple[str | int, ...]
@@ -43,15 +44,13 @@ class BadRecipe(BadInput):
         codes = {problem.exit_code for problem in self.problems}
         if len(codes) == 1:
             self.exit_code = codes.pop()
-        super().__init__("\n".join(told(name, problem) for problem in self.problems))
+        lines = [told(name, problem) for problem in self.problems]
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines)} problems")
+        super().__init__("\n".join(lines))
 
 
 def told(name: str, problem: Problem) -> str:
     """`FILE:LINE: sentence`, for a recipe called `name`."""
-    where = f"{name}:{problem.line}" if problem.line else name
-    return f"{where}: {problem.sentence}"
-
-
-def problem_of(error: FluxconvError, place: Place) -> Problem:
-    """What an error of another room says, as a problem at `place`."""
-    return Problem(str(error), place, exit_code=error.exit_code)
+    where = f":{problem.line}" if problem.line else ""
+    return f"{visible_path(name)}{where}: {problem.sentence}"
