@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from fluxconv.commands.output import Output, output_options, size
 if TYPE_CHECKING:
     from fluxconv.commands.live import Lines
     from fluxconv.recipes.checked import Checked
-    from fluxconv.recipes.running import RunResult
+    from fluxconv.recipes.driving import RunResult
 
 
 @click.command("run")
@@ -64,17 +63,15 @@ def command(
     """
     from fluxconv.recipes.checking import check
     from fluxconv.recipes.reading import read_recipe
-    from fluxconv.recipes.running import run
+    from fluxconv.recipes.running import placed, run
     from fluxconv.validators.nursery import NURSERY
 
-    file = read_recipe(recipe)
+    file = placed(read_recipe(recipe), output)
     if not dry_run and executor != "ray" and file.recipe.executor.kind == "local":
         NURSERY.start()  # it imports the libraries while the recipe is checked
     with out.progress() as progress:
         checked = check(file, progress=progress)
     checked.require()
-    if output is not None:
-        checked = replace(checked, output=output.absolute())
     for remark in checked.remarks:
         out.note(remark)
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,11 @@ def _publisher(checked: Checked, cards: tuple[str, ...], all_or_nothing: bool) -
     assert publication is not None
     from huggingface_hub import constants
 
+    # Published elsewhere, it is another publication.
+    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     arguments = {
         **publication.model_dump(mode="json", exclude={"all_or_nothing", "timeout"}),
-        "endpoint": constants.ENDPOINT,
+        "endpoint": endpoint,
         "waiting": {"path": publication.timeout},  # how long it waits decides nothing
     }
     needs, gathers = (cards, ()) if all_or_nothing else ((), cards)

@@ -49,7 +49,9 @@ class World:
     def schedule(self, graph: Graph) -> Schedule:
         return Schedule(graph, self.markers, self.output, VERSIONS)
 
-    def run(self, graph: Graph, fail: tuple[str, ...] = (), full: tuple[str, ...] = ()) -> list[str]:
+    def run(
+        self, graph: Graph, fail: tuple[str, ...] = (), full: tuple[str, ...] = ()
+    ) -> list[str]:
         """Do what a run would do, each node by its result alone; returns which nodes were done."""
         schedule, done = self.schedule(graph), []
         while ready := schedule.ready():
@@ -151,7 +153,7 @@ def test_lost_report_is_made_again_and_what_only_serves_is_not(world: World) -> 
 def test_failure_leaves_out_what_needs_it_and_nothing_else(world: World) -> None:
     graph = graph_of()
     world.run(graph, fail=("validate.a",))
-    assert world.ends == {id: "done" for id in graph} | {
+    assert world.ends == dict.fromkeys(graph, "done") | {
         "validate.a": "failed",
         "card.a": "left out",
     }

@@ -170,6 +170,8 @@ def _import_libraries() -> None:
 
 
 def _serve(own: socket.socket) -> None:
+    from huggingface_hub import constants
+
     while True:
         message, fds, _, _ = socket.recv_fds(own, _MOST, 5)
         if not message:
@@ -185,7 +187,9 @@ def _serve(own: socket.socket) -> None:
             os.environ.clear()
             os.environ.update(request["environment"])
             os.chdir(request["folder"])
-            heed_limit()  # torch is loaded, and has looked at the environment
+            # Both are loaded, and have looked at the environment.
+            heed_limit()
+            constants.HF_HUB_OFFLINE = request["environment"].get("HF_HUB_OFFLINE") == "1"
             # Not the `NURSERY` of this module, which runs as `__main__`.
             module = importlib.import_module(request["run"])
             for given in fds[4:]:

@@ -261,7 +261,7 @@ def _peak_memory() -> int | None:
 
     unit = 1 if platform.system() == "Darwin" else 1024
     own, children = (
-        resource.getrusage(who).ru_maxrss
+        unit * resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
-    return unit * (own + max(children, NURSERY.peak))
+    return own + max(children, NURSERY.peak)
