@@ -111,7 +111,7 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
             "to do" if marker is None else f"{marker.state} already",
             "alone" if node.resources.alone else "",
             size(node.resources.memory) if node.resources.memory else "",
-            ", ".join(node.before),
+            ", ".join(dict.fromkeys(id.partition(".")[0] for id in node.before)),
         )
         for node, marker in found
     ]
@@ -135,16 +135,24 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
 
 
 def _show(out: Output, done: RunResult) -> None:
+    from fluxconv.recipes.building import PUBLISHER
     from fluxconv.recipes.standing import node_json
 
     now = set(done.done_now)
+    published = done.markers[PUBLISHER].result if PUBLISHER in done.markers else None
     data = {
         "output": str(done.output),
         "nodes": [{**node_json(m), "now": m.id in now} for m in done.markers.values()],
+        "published": published,
     }
 
     def show() -> None:
         out.table("", COLUMNS, [row(marker, marker.id in now) for marker in done.markers.values()])
+        for each in published["repositories"] if published else ():
+            out.line(f"published: {each['url']}")
+        if published and published["collection"]:
+            collection = published["collection"]
+            out.line(f"collection {collection['title']}: {collection['url']}")
 
     out.result(data, show)
     for marker in (*done.failed, *done.left_out):

@@ -7,7 +7,6 @@ complete, whoever is killed when. Nothing else is needed to show a run, or to go
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fluxconv.converters.errors import BadInput, DiskFull, OutputExists
-from fluxconv.recipes.executors.base import Problem
+from fluxconv.recipes.executors.base import FULL, Problem
 from fluxconv.recipes.graph import Graph, Node, Result
 from fluxconv.recipes.kinds import digest, get_kind
 
@@ -187,7 +186,7 @@ def _without_paths(value: Any) -> Any:
 def _read(file: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -202,7 +201,7 @@ def _write(file: Path, data: Mapping[str, Any]) -> None:
             os.fsync(stream.fileno())
         partial.replace(file)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise BadInput(f"{file}: cannot be written: {error.strerror}") from error
         with suppress(OSError):
             partial.unlink()

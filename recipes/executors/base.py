@@ -22,6 +22,9 @@ from fluxconv.converters.progress import Progress
 from fluxconv.recipes.graph import Node, Resources, Result
 from fluxconv.recipes.kinds import Work, get_kind
 
+#: How the system says that a disk, or what may be used of it, is full.
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -225,7 +228,7 @@ def _is_full(error: BaseException | None) -> bool:
     if isinstance(error, DiskFull):
         return False  # it has said so itself
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL:
             return True
         error = error.__cause__
     return False

@@ -99,7 +99,6 @@ class LocalExecutor:
         self._waiting.clear()
         for each in list(self._running.values()):
             if at_once:
-                each.process.kill()
                 self._forget(each.request.node.id)
             else:
                 with suppress(ProcessLookupError):
@@ -164,11 +163,13 @@ class LocalExecutor:
         running = self._running.pop(id, None)
         if running is None:
             return
-        if isinstance(running.process, Child):
-            running.process.kill()
-        else:
-            running.process.kill()
-            running.process.wait()
+        process = running.process
+        # Before anything is closed: the reader holds what it reads from.
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        running.reader.join()
+        process.kill()
+        process.wait()
         running.messages.close()
 
 

@@ -34,7 +34,9 @@ def _run(work: Work) -> dict[str, Any]:
     found = {
         "variants_published": names,
         "repositories": repositories,
-        "collection": None if listed is None else {"title": listed.title, "url": listed.url},
+        "collection": None
+        if listed is None
+        else {"title": listed.title, "url": listed.url, "slug": listed.slug},
     }
     return {**found, "digest": digest(found)}
 
