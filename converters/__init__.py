@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fluxconv.converters.checkpoint import Checkpoint, open_checkpoint
     from fluxconv.converters.dequantization import dequantize, dequantize_file
     from fluxconv.converters.inspection import InspectedComponent, Inspection, inspect
+    from fluxconv.converters.parts import quantize_part
     from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
     from fluxconv.converters.progress import Progress, Silent
     from fluxconv.converters.quantization import quantize
