@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -84,9 +85,9 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
     made.
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
-    handle = _opened(folder)
+    hold = _Hold(folder)
     try:
-        if not _lock(handle, folder, fcntl.LOCK_EX):
+        if not hold.take(fcntl.LOCK_EX):
             raise OutputExists(busy)
         if not resumable:
             empty(folder)  # what a killed run left
@@ -101,7 +102,7 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
             raise
         shutil.rmtree(folder, ignore_errors=True)
     finally:
-        os.close(handle)
+        hold.close()
 
 
 @contextmanager
@@ -113,11 +114,11 @@ def joined(folder: Path, busy: str, fits: Callable[[bool], bool]) -> Iterator[Pa
     is not, it is removed by a run that is alone; the others raise `OutputExists` with the sentence
     `busy`, as they do if a run has the folder for itself.
     """
-    handle = _opened(folder)
+    hold = _Hold(folder)
     try:
         patience = time.monotonic() + _PATIENCE
-        while not (alone := _lock(handle, folder, fcntl.LOCK_EX)):
-            if _lock(handle, folder, fcntl.LOCK_SH):
+        while not (alone := hold.take(fcntl.LOCK_EX)):
+            if hold.take(fcntl.LOCK_SH):
                 break
             if time.monotonic() > patience:  # no run that only looks around: it is at work
                 raise OutputExists(busy)
@@ -126,32 +127,59 @@ def joined(folder: Path, busy: str, fits: Callable[[bool], bool]) -> Iterator[Pa
             if not alone:
                 raise OutputExists(busy)
             empty(folder)
-        while not _lock(handle, folder, fcntl.LOCK_SH):
+        while not hold.take(fcntl.LOCK_SH):
             if time.monotonic() > patience:
                 raise OutputExists(busy)
             time.sleep(_PAUSE)
         yield folder
     finally:
-        os.close(handle)
+        hold.close()
 
 
-def _opened(folder: Path) -> int:
-    """A handle of `folder`, made if need be; raises `BadInput` if that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
+class _Hold:
+    """A folder, made if need be, that several runs may want; raises `BadInput` if it cannot be.
 
+    It is locked itself, so that nothing is left of the lock. On NFS only a file that is open for
+    writing can be locked for one run alone: there one beside the folder stands in for it, and
+    stays.
+    """
 
-def _lock(handle: int, folder: Path, how: int) -> bool:
-    """Whether `folder`, open as `handle`, could be locked, and is still where it was."""
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    # Not if the run that held the lock has just renamed it.
-    return folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = self._locked = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
+
+    def take(self, how: int) -> bool:
+        """Whether the lock could be had, and the folder is still where it was."""
+        try:
+            self._lock(how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise BadInput(
+                f"{self._folder.parent}: its filesystem has no locks ({error.strerror}); choose "
+                "another"
+            ) from error
+        # Not if the run that held the lock has just renamed it.
+        folder = self._folder
+        return folder.exists() and os.path.samestat(os.fstat(self._handle), folder.stat())
+
+    def close(self) -> None:
+        """Let go of it."""
+        for handle in {self._handle, self._locked}:
+            os.close(handle)
+
+    def _lock(self, how: int) -> None:
+        try:
+            fcntl.flock(self._locked, how)
+        except OSError as error:
+            if error.errno != errno.EBADF or self._locked != self._handle:
+                raise
+            self._locked = os.open(f"{self._folder}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._locked, how)
 
 
 def sync_tree(folder: Path) -> None:
