@@ -157,8 +157,9 @@ def _show(out: Output, done: RunResult) -> None:
     out.result(data, show)
     for marker in (*done.failed, *done.left_out):
         out.note(f"{marker.id}: {marker.state}: {marker.why}")
-    counts = f"{len(now)} done, {len(done.markers) - len(now)} not touched or not done"
-    out.note(f"{done.output}: {counts}")
+    before = sum(marker.state == "done" and id not in now for id, marker in done.markers.items())
+    undone = sum(marker.state != "done" for marker in done.markers.values())
+    out.note(f"{done.output}: {len(now)} done now, {before} before, {undone} not done")
 
 
 #: Of a table of nodes; see `row`.
