@@ -37,10 +37,13 @@ def command(out: Output, run: Path) -> None:
 def _folder(run: Path) -> Path:
     if run.is_dir():
         return run
+    from fluxconv.recipes.executors.scratch import is_url
+    from fluxconv.recipes.markers import home_of
     from fluxconv.recipes.reading import read_recipe
 
     file = read_recipe(run)
-    return file.path(file.recipe.output)
+    output = file.recipe.output
+    return home_of(output if is_url(output) else file.path(output))
 
 
 def _told(found: RunStatus) -> str:

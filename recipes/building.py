@@ -34,7 +34,8 @@ def build(
 def _nodes(
     checked: Checked, parts: int, publish: bool, strict: bool, commits: Mapping[str, str]
 ) -> Iterator[Node]:
-    cards = []
+    cards: list[str] = []
+    shared: tuple[str, ...] = ()
     for checkpoint in checked.checkpoints:
         yield _fetch(checkpoint, commits)
         maker = f"{'assemble' if parts > 1 else 'quantize'}.{checkpoint.name}"
@@ -46,13 +47,16 @@ def _nodes(
             yield from measuring
             reports[variant.name] = [node.id for node in measuring]
         every = tuple(id for ids in reports.values() for id in ids)
-        yield Node(f"compare.{checkpoint.name}", "compare", gathers=every)
+        # Where nothing is shared, what a node works on must come with its inputs.
+        made = (maker,) if isinstance(checked.output, str) else ()
+        yield Node(f"compare.{checkpoint.name}", "compare", gathers=(*made, *every))
         for name, own in reports.items():
             cards.append(f"card.{name}")
-            yield _card(checked, name, own, every)
+            yield _card(checked, name, (*made, *own), every)
+        shared += (*made, *every) if made else ()
     publication = checked.recipe.publication
     if publication is not None and publish:
-        yield _publisher(checked, tuple(cards), strict or publication.all_or_nothing)
+        yield _publisher(checked, tuple(cards), shared, strict or publication.all_or_nothing)
 
 
 def _fetch(checkpoint: CheckedCheckpoint, commits: Mapping[str, str]) -> Node:
@@ -140,7 +144,7 @@ def _measuring(
         )
 
 
-def _card(checked: Checked, name: str, own: list[str], every: tuple[str, ...]) -> Node:
+def _card(checked: Checked, name: str, own: tuple[str, ...], every: tuple[str, ...]) -> Node:
     recipe = checked.recipe
     publication = recipe.publication
     arguments = {
@@ -152,10 +156,12 @@ def _card(checked: Checked, name: str, own: list[str], every: tuple[str, ...]) -
     others = tuple(id for id in every if id not in own)
     # A private key stays with the driver.
     signs = recipe.card.sign is not None
-    return Node(f"card.{name}", "card", arguments, tuple(own), others, on_driver=signs)
+    return Node(f"card.{name}", "card", arguments, own, others, on_driver=signs)
 
 
-def _publisher(checked: Checked, cards: tuple[str, ...], all_or_nothing: bool) -> Node:
+def _publisher(
+    checked: Checked, cards: tuple[str, ...], shared: tuple[str, ...], all_or_nothing: bool
+) -> Node:
     publication = checked.recipe.publication
     assert publication is not None
     from huggingface_hub import constants
@@ -167,7 +173,7 @@ def _publisher(checked: Checked, cards: tuple[str, ...], all_or_nothing: bool) -
         "endpoint": endpoint,
         "waiting": {"path": publication.timeout},  # how long it waits decides nothing
     }
-    needs, gathers = (cards, ()) if all_or_nothing else ((), cards)
+    needs, gathers = (cards, shared) if all_or_nothing else ((), (*cards, *shared))
     return Node(PUBLISHER, "publish", arguments, needs, gathers, on_driver=True)
 
 

@@ -39,7 +39,7 @@ class RunResult:
     """How a run ended: the markers of all nodes, in the order of the graph, and those that were
     done in this run. `output` is the folder of the release."""
 
-    output: Path
+    output: Path | str
     graph: Graph
     markers: Mapping[str, Marker]
     done_now: tuple[str, ...]
@@ -65,7 +65,7 @@ class Drive:
     """One run, from the first look at the markers to the last; the output is locked for it."""
 
     def __init__(
-        self, graph: Graph, output: Path, executor: Executor, watcher: Watcher, recipe: str
+        self, graph: Graph, output: Path | str, executor: Executor, watcher: Watcher, recipe: str
     ) -> None:
         self._graph, self._output, self._watcher = graph, output, watcher
         self._executors = _Executors(executor)

@@ -1,6 +1,7 @@
 """What a run leaves beside its output: one file a node, so that any later run knows what is done.
 
-`OUTPUT/.fluxconv-run/` holds `run.json` (which recipe, which nodes, which process drives it),
+`OUTPUT/.fluxconv-run/` (for an output that is a URL: a folder of the user's state, see `home_of`)
+holds `run.json` (which recipe, which nodes, which process drives it),
 `nodes/ID.json` for each node, and `lock`, which the driver of a run holds. Every file is old or
 complete, whoever is killed when. Nothing else is needed to show a run, or to go on with it.
 """
@@ -86,11 +87,20 @@ class RunRecord:
     ended: float | None = None
 
 
-class Markers:
-    """The markers of the release in the folder `output`."""
+def home_of(output: Path | str) -> Path:
+    """The folder in which a release with this output has its markers: the output itself, or one in
+    the user's state, on the machine that drives the run, for a URL."""
+    if isinstance(output, Path):
+        return output
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "fluxconv" / "runs" / digest(output)[:16]
 
-    def __init__(self, output: Path) -> None:
-        self.folder = output / FOLDER
+
+class Markers:
+    """The markers of the release with this output."""
+
+    def __init__(self, output: Path | str) -> None:
+        self.folder = home_of(output) / FOLDER
         self._nodes = self.folder / "nodes"
 
     @contextmanager

@@ -51,7 +51,7 @@ def run(
     """
     watching = watcher or ProgressWatcher(progress or Silent())
     checked = _checked(recipe, output, progress or Silent())
-    folder = Path(checked.output)
+    folder = checked.output
     graph = build(
         checked,
         parts=parts or checked.recipe.executor.parts,
@@ -78,7 +78,7 @@ def preview(
 ) -> tuple[tuple[Node, Marker | None], ...]:
     """What a run of this recipe would begin with: every node, with its marker if nothing is known
     that it would be done again for. Writes nothing."""
-    folder = Path(checked.output)
+    folder = checked.output
     markers = Markers(folder)
     commits = known_commits(checked, markers)
     graph = build(checked, parts=parts, publish=publish, strict=strict, commits=commits)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from fluxconv.recipes.executors.scratch import stands_there
 from fluxconv.recipes.graph import Graph, Node, Result
 from fluxconv.recipes.kinds import get_kind
 from fluxconv.recipes.markers import Marker, Markers, State, key_of
@@ -22,7 +23,7 @@ class Schedule:
     """
 
     def __init__(
-        self, graph: Graph, markers: Markers, output: Path, versions: Mapping[str, str]
+        self, graph: Graph, markers: Markers, output: Path | str, versions: Mapping[str, str]
     ) -> None:
         self._graph, self._output, self._versions = graph, output, versions
         #: What earlier runs left.
@@ -153,8 +154,11 @@ class Schedule:
         assert marker.result is not None and marker.key is not None
         known = (id, marker.key)
         if known not in self._stood:
-            kind = get_kind(self._graph[id].kind)
-            self._stood[known] = kind.stands(marker.result, self._output)
+            if isinstance(self._output, Path):
+                kind = get_kind(self._graph[id].kind)
+                self._stood[known] = kind.stands(marker.result, self._output)
+            else:
+                self._stood[known] = stands_there(self._output, marker.result)
         return self._stood[known]
 
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any
 
+from fluxconv.converters.errors import FluxconvError
 from fluxconv.converters.libraries import hush
-from fluxconv.recipes.executors.base import Request, run_node
+from fluxconv.recipes.executors.base import Outcome, Problem, Request, run_node
+from fluxconv.recipes.executors.scratch import BROUGHT, is_url, refuse_url, scratch
 
 
 class _Sender:
@@ -50,10 +53,25 @@ def main() -> None:
     hush()
     request = Request.from_json(json.loads(sys.stdin.readline()))
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
-    outcome = run_node(request, sender)
+    outcome = _done(request, sender)
     sender.send("outcome", asdict(outcome))
     # Threads in the midst of compiled code cannot be ended in order.
     os._exit(0)
+
+
+def _done(request: Request, sender: _Sender) -> Outcome:
+    """Do the node where the output lies; one that is a URL gets what was made in a folder here."""
+    if not is_url(request.output):
+        return run_node(request, sender)
+    try:
+        refuse_url(request.output, request.node)
+        with scratch(request.output, request.node, request.inputs) as here:
+            outcome = run_node(replace(request, output=str(here.folder)), sender)
+            if outcome.result is None:
+                return outcome
+            return replace(outcome, result={**outcome.result, BROUGHT: here.bring()})
+    except (OSError, FluxconvError) as error:
+        return Outcome(None, Problem.of(error), 0.0, None, platform.node(), os.getpid())
 
 
 def _end_with_the_driver() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fluxconv.converters.errors import CheckFailed
 from fluxconv.recipes.kinds import Kind, Work, digest
 
 
@@ -14,6 +15,8 @@ def _run(work: Work) -> dict[str, Any]:
     wanted = work.arguments
     visibility = wanted["visibility"]
     names = list(work.results("card"))
+    if not names:
+        raise CheckFailed("no variant passed, so there is nothing to publish")
     done = push(
         [open_variant(work.output / name) for name in names],
         wanted["namespace"],
