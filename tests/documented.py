@@ -9,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+NAME = "fluxconv"
 #: Every page that people read, in the repository or on the site.
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 _FENCE = re.compile(
@@ -29,11 +30,10 @@ def commands_in(text: str) -> Iterator[list[str]]:
         language, body = fence["language"], fence["body"].replace("\\\n", " ")
         if language not in ("sh", "bash", "console"):
             continue
-        for line in body.splitlines():
-            if language == "console":
-                if not line.startswith("$ "):
-                    continue  # what the command before it answered
-                line = line[2:]
+        lines = body.splitlines()
+        if language == "console":  # what does not begin so is what a command answered
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        for line in _whole(lines):
             yield from _split(line)
 
 
@@ -48,22 +48,40 @@ def spans_in(text: str) -> list[str]:
     return re.findall(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)", _FENCE.sub("", text))
 
 
+def _whole(lines: list[str]) -> Iterator[str]:
+    """The lines, each with those after it that are inside its quotes."""
+    held = ""
+    for line in lines:
+        held += line + "\n"
+        try:
+            shlex.split(held, comments=True)
+        except ValueError:
+            continue
+        yield held
+        held = ""
+    assert not held, held
+
+
 def _split(line: str) -> Iterator[list[str]]:
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split = True
     words: list[str] = []
-    for word in lexer:
-        if word in _ENDS:
-            yield from _without_settings(words)
-            words = []
-        else:
+    for word in (*lexer, ";"):
+        if word not in _ENDS:
             words.append(word)
-    yield from _without_settings(words)
+            continue
+        while words and re.match(r"\w+=", words[0]):
+            words = words[1:]  # settings in front of the command
+        if words:
+            yield words
+            yield from _inside(words)
+        words = []
 
 
-def _without_settings(words: list[str]) -> Iterator[list[str]]:
-    """The command behind `NAME=value` in front of it, if there is one."""
-    while words and re.match(r"[A-Z_]+=", words[0]):
-        words = words[1:]
-    if words:
-        yield words
+def _inside(words: list[str]) -> Iterator[list[str]]:
+    """Commands of ours that another command is to run, as words or as one text."""
+    if NAME in words[1:-1]:
+        yield words[words.index(NAME, 1) :]
+    for word in words:
+        if f"{NAME} " in word:
+            yield from _split(word)

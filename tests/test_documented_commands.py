@@ -20,8 +20,8 @@ from fluxconv.validators import Settings
 
 #: Only these say something that can be wrong without looking at the disk.
 _CHECKED = (click.Choice, click.IntRange, click.FloatRange)
-#: pip's, git's and such, in prose.
-_OF_OTHERS = {"--help", "--version"}
+#: Of click itself, and Ray's.
+_OF_OTHERS = {"--help", "--version", "--num-gpus", "--memory", "--object-store-memory"}
 _OPTION = re.compile(r'"(--[a-z][a-z-]*)"')
 
 
@@ -140,10 +140,13 @@ def test_pages_show_commands_at_all() -> None:
         "fluxconv hub run x",
         "fluxconv hub serve x --port many",
         "fluxconv inspect a b",
+        "hf jobs run --detach IMAGE fluxconv run x.yaml --executor slurm",
+        "hf jobs run IMAGE sh -c 'ray start &&\n fluxconv run x.yaml --executor slurm'",
     ],
 )
 def test_a_wrong_command_is_noticed(wrong: str) -> None:
-    (words,) = commands_in(f"```sh\n{wrong}   # said\n```\n")
+    shown = commands_in(f"```sh\n{wrong}   # said\n```\n")
+    (words,) = (words for words in shown if words[0] == "fluxconv")
     with pytest.raises((click.UsageError, UsageError)):
         check(words[1:])
 
@@ -152,11 +155,10 @@ def test_recipes_and_settings_on_pages_are_such() -> None:
     kinds = []
     for page in PAGES:
         for text in yaml_in(page.read_text("utf-8")):
-            found = yaml.safe_load(text)
-            if "checkpoints" in found:
-                Recipe.model_validate(found)
+            if text.startswith("checkpoints:"):
+                Recipe.model_validate(yaml.safe_load(text))
                 kinds.append("recipe")
-            elif "prompts" in found:
-                Settings.model_validate(found)
+            elif "\nprompts:" in text:
+                Settings.model_validate(yaml.safe_load(text))
                 kinds.append("settings")
     assert set(kinds) == {"recipe", "settings"}

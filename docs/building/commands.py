@@ -58,7 +58,7 @@ def _section(command: click.Command, context: click.Context) -> str:
     ]
     rows = "".join(f"| `{_cell(names)}` | {_cell(text)} |\n" for names, text in options)
     path = context.command_path
-    table = f"| option | |\n|---|---|\n{rows}"
+    table = f"| option | what it does |\n|---|---|\n{rows}"
     return f"## {path}\n\n```\n{path} {usage}\n```\n\n{command.help or ''}\n\n{table}"
 
 
