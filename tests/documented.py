@@ -43,9 +43,14 @@ def yaml_in(text: str) -> list[str]:
     return [body for body in fences if not body.startswith("---")]
 
 
+def prose(text: str) -> str:
+    """A page without its fences."""
+    return _FENCE.sub("", text)
+
+
 def spans_in(text: str) -> list[str]:
     """The contents of inline code, fences left out."""
-    return re.findall(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)", _FENCE.sub("", text))
+    return re.findall(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)", prose(text))
 
 
 def _whole(lines: list[str]) -> Iterator[str]:

@@ -1,40 +1,23 @@
-"""Writes the page of all commands and options from the commands themselves."""
+"""Puts every command with its options into the page of commands, from the commands themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import click
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
 
 from fluxconv.commands.main import cli
 
-PAGE = "commands.md"
-_INTRODUCTION = """# Commands
-
-What `fluxconv COMMAND --help` says, for all of them. Progress and messages go to stderr, results to
-stdout; with `--json` that is one JSON object.
-
-| exit code | what it means |
-|---|---|
-| 0 | done |
-| 1 | a check failed |
-| 2 | the command was given words it does not know |
-| 3 | bad input: a file or folder that cannot be used |
-| 4 | a library or device is missing, or memory |
-| 5 | the Hub refused, failed or did not answer |
-| 130 | interrupted |
-
-[Troubleshooting](troubleshooting.md) has each error with its cause and cure.
-"""
+#: Where they come; what follows it is for those who read the page in the repository.
+MARK = "<!-- commands -->"
 
 
-def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the page to those that are files."""
-    parts = [_INTRODUCTION, *_described(cli, click.Context(cli, info_name="fluxconv"))]
-    files.append(File.generated(config, PAGE, content="\n".join(parts)))
-    return files
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """The sections in place of the mark, on the page that has it."""
+    if MARK not in markdown:
+        return markdown
+    sections = _described(cli, click.Context(cli, info_name="fluxconv"))
+    return markdown.partition(MARK)[0] + "\n".join(sections)
 
 
 def _described(group: click.Group, context: click.Context) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 NOTEBOOK = "example.ipynb"
 PAGE = "example.md"
@@ -17,6 +18,13 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     text = (Path(config.docs_dir) / NOTEBOOK).read_text("utf-8")
     files.append(File.generated(config, PAGE, content=page(text)))
     return files
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
+    """Links to the notebook lead to its page, but for the page's own, which brings the file."""
+    if page.file.src_uri == PAGE:
+        return markdown
+    return markdown.replace(f"]({NOTEBOOK})", f"]({PAGE})")
 
 
 def page(notebook: str) -> str:
