@@ -120,7 +120,7 @@ def processes(rounds: int, backend: str, small: bool, folder: Path | None) -> No
     size = ["--width", "512", "--heads", "4"] if small else []
     best: dict[int, float] = {}
     with working_folder(folder) as work:
-        source = synthetic(work / "slice", "--double", "1", "--single", "2", *size)
+        source = synthetic(work / "slice", "--double", "2", "--single", "4", *size)
         for number in range(rounds + 1):
             for count in (1, 2) if number % 2 else (2, 1):
                 took = _pass(source / "transformer", backend, work / f"out-{number}-{count}", count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from fluxconv.converters.progress import Progress
@@ -57,11 +56,3 @@ def said(marker: Marker) -> str:
     if marker.state == "done":
         return f"{marker.id}: done{seconds}"
     return f"{marker.id}: {marker.state}" + (f": {marker.why}" if marker.why else "")
-
-
-def counted(markers: Mapping[str, Marker]) -> str:
-    """How many nodes are in which state, as a line."""
-    counts: dict[str, int] = {}
-    for marker in markers.values():
-        counts[marker.state] = counts.get(marker.state, 0) + 1
-    return ", ".join(f"{count} {state}" for state, count in counts.items())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,17 +16,10 @@ from fluxconv.converters import open_variant
 from fluxconv.converters.errors import DiskFull
 from fluxconv.converters.progress import Silent
 from fluxconv.converters.variant import hash_file
-from fluxconv.recipes import RunResult, run, status
+from fluxconv.recipes import run, status
 from fluxconv.recipes.executors.base import (
-    Ended,
-    Lost,
     Progressed,
-    Request,
-    Started,
-    library_versions,
 )
-from fluxconv.recipes.executors.local import LocalExecutor
-from fluxconv.recipes.graph import Node, Resources
 
 NODES = ("quantize.tiny-flux", "reference.tiny-flux", f"validate.{VARIANT}")
 
@@ -195,27 +187,3 @@ sys.exit(run(["run", {str(recipe)!r}, "--json", "-q"]))
     assert {ends[id] for id in ends if id.startswith(("validate", "card"))} == {"waiting"}
     run(recipe).require()
     assert same_variant(first, tmp_path)
-
-
-def test_alone_means_that_nothing_else_runs(first: Path, tmp_path: Path) -> None:
-    done: RunResult = run(write_recipe(Path(shutil.copytree(first, tmp_path / "copy"))))
-    arguments = done.graph["fetch.tiny-flux"].arguments
-    versions = library_versions()
-
-    def request(name: str, alone: bool) -> Request:
-        node = Node(f"fetch.{name}", "fetch", arguments, resources=Resources(alone=alone))
-        return Request(node, {}, str(tmp_path), versions)
-
-    order: list[str] = []
-    with LocalExecutor(processes=3) as executor:
-        for name in ("a", "b", "alone", "c"):
-            executor.submit(request(name, alone=name == "alone"))
-        while len(order) < 8:
-            event = executor.next(1)
-            assert not isinstance(event, Lost)
-            if isinstance(event, Ended):
-                assert event.outcome.problem is None
-            if isinstance(event, Started | Ended):
-                order.append(event.id)
-    at = order.index("fetch.alone")
-    assert order[at + 1] == "fetch.alone"
