@@ -72,15 +72,8 @@ def check(out: Output, file: Path) -> None:
     """
     from fluxconv.commands.recipe_table import checked_data, show_checked
     from fluxconv.recipes.checking import check_file
-    from fluxconv.recipes.problems import BadRecipe
 
     with out.progress() as progress:
         checked = check_file(file, progress=progress)
-    if not checked.problems:
-        out.result(checked_data(checked), lambda: show_checked(out, checked))
-        return
-    if not out.as_json:
-        checked.require()
-    # The one object has the problems in it.
-    out.result(checked_data(checked), lambda: None)
-    raise click.exceptions.Exit(BadRecipe(checked.file.name, checked.problems).exit_code)
+    checked.require()
+    out.result(checked_data(checked), lambda: show_checked(out, checked))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def checked_data(checked: Checked) -> dict[str, Any]:
-    """The whole of it, plain."""
+    """The whole of it, plain. Problems are not among it: they are raised."""
     totals = checked.totals
     return {
         "recipe": checked.file.name,
@@ -27,10 +27,6 @@ def checked_data(checked: Checked) -> dict[str, Any]:
             "disk_free": totals.disk_free,
             "memory_free": totals.memory_free,
         },
-        "problems": [
-            {"line": p.line, "key": p.key, "problem": p.sentence, "exit_code": p.exit_code}
-            for p in checked.problems
-        ],
         "remarks": list(checked.remarks),
     }
 

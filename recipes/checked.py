@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluxconv.recipes.problems import BadRecipe, Problem, told
+from fluxconv.recipes.problems import BadRecipe, Problem
 from fluxconv.recipes.recipe import BackendRow, CheckpointRow, Recipe
 from fluxconv.recipes.recipe_file import RecipeFile
 
@@ -67,7 +67,8 @@ class CheckedCheckpoint:
 
 @dataclass(frozen=True)
 class Totals:
-    """Bytes. `variants` is the exact size of all variants, `to_write` what of it is not there yet
+    """Bytes. `variants` is the exact size of all variants but for their configs, which take a few
+    thousand bytes; `to_write` what of it is not there yet
     (with what is copied on the way), `to_download` what the Hub's cache lacks of the sources;
     `pass_memory` is what the widest pass takes at most beside the libraries, `draw_memory` what
     drawing with the largest pipeline takes; `disk_free` and `memory_free` are what this machine has
@@ -112,7 +113,3 @@ class Checked:
         """Raise `BadRecipe` with all problems, if there are any."""
         if self.problems:
             raise BadRecipe(self.file.name, self.problems)
-
-    def told(self) -> tuple[str, ...]:
-        """The problems as the user reads them."""
-        return tuple(told(self.file.name, problem) for problem in self.problems)

@@ -35,12 +35,15 @@ def check_file(path: Path | str, *, progress: Progress | None = None) -> Checked
     return check(read_leniently(path), progress=progress)
 
 
-def check(recipe: Recipe | RecipeFile, *, progress: Progress | None = None) -> Checked:
+def check(
+    recipe: Recipe | RecipeFile, *, at_once: bool = False, progress: Progress | None = None
+) -> Checked:
     """Look at everything that a recipe speaks of, without work: no weight is read or brought here.
 
     Of checkpoints on the Hub the headers are read, which is enough for exact sizes. Where the Hub
     cannot be reached, `remarks` say what was not looked at. Nothing is raised for what is wrong: it
-    stands in `problems`, all at once.
+    stands in `problems`, all at once. If the recipe is to be run `at_once`, a token for the Hub
+    must be there, too.
     """
     file, progress = as_file(recipe), progress or Silent()
     found = Findings(file)
@@ -66,7 +69,7 @@ def check(recipe: Recipe | RecipeFile, *, progress: Progress | None = None) -> C
         if isinstance(output, Path):
             check_output(output, sources, variants, found)
         totals = _totals(output, sources, checkpoints, device, file.recipe, found)
-    check_publication(file, variants, found)
+    check_publication(file, variants, found, at_once=at_once)
     return Checked(
         file, device, output, tuple(checkpoints), totals, found.sorted(), tuple(found.remarks)
     )

@@ -41,6 +41,12 @@ class BadRecipe(BadInput):
 
     def __init__(self, name: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
+        self.details = {
+            "problems": [
+                {"line": each.line, "key": each.key, "problem": each.sentence}
+                for each in self.problems
+            ]
+        }
         codes = {problem.exit_code for problem in self.problems}
         if len(codes) == 1:
             self.exit_code = codes.pop()

@@ -103,7 +103,13 @@ def _salvaged(tree: Branch) -> tuple[Recipe | None, list[Problem]]:
 
 def _found(error: ValidationError) -> Iterator[tuple[Problem, bool]]:
     """Each thing that is wrong, and whether it is a contradiction."""
-    for each in error.errors():
+    errors = error.errors()
+    for each in errors:
+        if each["type"] == "too_short" and any(
+            len(other["loc"]) > len(each["loc"]) and other["loc"][: len(each["loc"])] == each["loc"]
+            for other in errors
+        ):
+            continue  # pydantic counts only those that are right
         if each["type"] == CONTRADICTIONS:
             for place, sentence in each["ctx"]["problems"]:
                 problem = Problem(sentence, place)

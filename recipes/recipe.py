@@ -8,13 +8,21 @@ those come from the environment, so that a stranger's recipe cannot send a token
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fluxconv.recipes.contradictions import contradictions, refuse
 
-Text = Annotated[str, Field(min_length=1, max_length=1000)]
+
+def _text(value: str) -> str:
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in value):
+        raise ValueError("holds a control character; remove it")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_text)]
 # Strict: `yes`, "8" and 8.5 are no whole numbers, though pydantic could make them into such.
 Count = Annotated[int, Field(strict=True, gt=0)]
 Pixels = Annotated[int, Field(strict=True, gt=0, le=8192, multiple_of=8)]

@@ -48,7 +48,8 @@ def _plain(error: ErrorDetails, place: Place) -> str:
     key = Problem("", place).key
     if value is None and kind in _COLLECTIONS:
         return f"{key}: is empty; write what belongs under it, or remove it"
-    said = _SENTENCES.get(kind, error["msg"][:1].lower() + error["msg"][1:])
+    message = error["msg"].removeprefix("Value error, ")
+    said = _SENTENCES.get(kind, message[:1].lower() + message[1:])
     said = said.format(**error.get("ctx", {}))
     if (
         kind in _COLLECTIONS

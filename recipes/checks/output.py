@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from fluxconv.converters.errors import DiskFull, MissingRequirement, NotAVariant
 from fluxconv.converters.planning import VariantPlan
@@ -30,20 +30,18 @@ def output_of(file: RecipeFile, found: Findings) -> Path | str:
     """The folder, absolute, or the URL of a file system that is known here."""
     text = file.recipe.output
     if not _URL.fullmatch(text):
-        return file.path(text)
-    parts = urlsplit(text)
-    if parts.scheme == "file":
-        return Path(parts.path)
-    from importlib import import_module
-
+        return Path(os.path.realpath(file.path(text)))
+    scheme, _, rest = text.partition("://")
+    if scheme == "file":
+        return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
     fsspec = import_module("fsspec")  # it has no types
     try:
-        fsspec.get_filesystem_class(parts.scheme)
+        fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         said = visible(error, 200)
-        found.problem(_PLACE, f"{parts.scheme}://: {said}", MissingRequirement.exit_code)
+        found.problem(_PLACE, f"{scheme}://: {said}", MissingRequirement.exit_code)
     except ValueError:
-        found.problem(_PLACE, f"{parts.scheme}:// is no file system that fsspec knows")
+        found.problem(_PLACE, f"{scheme}:// is no file system that fsspec knows")
     return text
 
 
@@ -68,19 +66,18 @@ def check_output(
 def _refuse_circles(
     output: Path, source: Source, variants: Sequence[CheckedVariant], found: Findings
 ) -> None:
-    resolved = output.resolve()
     for key, text in (("id", source.id), ("base", source.base)):
         if text is None or not Path(text).is_absolute():
             continue
-        read = Path(text).resolve()
-        if resolved.is_relative_to(read):
+        read = Path(os.path.realpath(text))
+        if output.is_relative_to(read):
             found.problem(
                 _PLACE,
                 f"{visible_path(output)}: lies in the source {visible_path(text)}, which is never "
                 "written to; choose another folder",
             )
         for each in variants:
-            if read.is_relative_to(resolved / each.name):
+            if read.is_relative_to(output / each.name):
                 found.problem(
                     (*source.place, key),
                     f"{visible_path(text)}: is what this recipe is to make ({visible(each.name)}); "

@@ -11,6 +11,7 @@ from fluxconv.cards.naming import is_hub_id
 from fluxconv.converters.errors import HubUnreachable, MissingRequirement
 from fluxconv.converters.visible import visible, visible_path
 from fluxconv.hub.account import require_writer
+from fluxconv.hub.errors import NO_TOKEN
 from fluxconv.hub.remote import read_repository
 from fluxconv.hub.repositories import refuse_foreign, remote_variants
 from fluxconv.hub.session import Session, bounded_client, open_session
@@ -42,9 +43,10 @@ def check_card(file: RecipeFile, found: Findings) -> None:
 
 
 def check_publication(
-    file: RecipeFile, variants: Sequence[CheckedVariant], found: Findings
+    file: RecipeFile, variants: Sequence[CheckedVariant], found: Findings, *, at_once: bool
 ) -> None:
-    """Names that the Hub takes, the right to write there, and repositories that are ours."""
+    """Names that the Hub takes, the right to write there, and repositories that are ours. That
+    there is no token is a problem if they are to be published `at_once`."""
     wanted = file.recipe.publication
     if wanted is None:
         return
@@ -60,7 +62,10 @@ def check_publication(
     session = open_session(None, None, HUB_TIMEOUT)
     try:
         with bounded_client(session.timeout, home=session.endpoint), found.collecting(at):
-            require_writer(session, wanted.namespace, repositories, foreign=False)
+            if session.token is not None or at_once:
+                require_writer(session, wanted.namespace, repositories, foreign=False)
+            else:
+                found.remark(f"{NO_TOKEN}: rights on the Hub were not looked at")
             _check_repositories(session, wanted, repositories, found)
     except HubUnreachable as error:
         found.remark(f"rights and names on the Hub were not looked at: {error}")
