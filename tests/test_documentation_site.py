@@ -14,9 +14,17 @@ from pathlib import Path
 
 import pytest
 from browser import chromium
-from documented import DOCS, ROOT
+from documented import DOCS, PAGES, ROOT, name_of
+from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, Page
 from test_public_names import public_names
+
+#: Pages of the site that are all there in the repository.
+BY_HAND = [
+    page
+    for page in PAGES
+    if page.parent == DOCS and "<!-- commands -->" not in page.read_text("utf-8")
+]
 
 
 def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
@@ -59,6 +67,21 @@ def test_formulas_are_mathml(site: Path) -> None:
 def test_commands_have_a_page(site: Path) -> None:
     page = (site / "commands.html").read_text("utf-8")
     assert 'id="fluxconv-hub-serve"' in page and "--multipart-above" in page
+
+
+@pytest.mark.parametrize("page", BY_HAND, ids=name_of)
+def test_lists_tables_and_code_are_those_of_the_repository(page: Path, site: Path) -> None:
+    text = page.read_text("utf-8")
+    # What GitHub's Markdown makes of it; the site's wants four spaces where GitHub's wants three.
+    plain = (
+        MarkdownIt()
+        .enable("table")
+        .render(re.sub(r"^ *```math.*?```$", "", text, flags=re.M | re.S))
+    )
+    built = (site / f"{page.stem}.html").read_text("utf-8")
+    built = built.partition("<article")[2].partition("</article>")[0]
+    for tag in ("<li", "<ol", "<table", "<tr", "<pre"):
+        assert built.count(f"{tag}>") == plain.count(f"{tag}>"), tag
 
 
 @pytest.mark.slow

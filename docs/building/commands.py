@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import click
@@ -39,12 +40,17 @@ def _section(command: click.Command, context: click.Context) -> str:
         for parameter in command.get_params(context)
         if isinstance(parameter, click.Option) and (row := parameter.get_help_record(context))
     ]
-    rows = "".join(f"| `{_cell(names)}` | {_cell(text)} |\n" for names, text in options)
+    # In backticks a bar divides no cells, and a backslash before it would be shown.
+    rows = "".join(f"| `{names}` | {_cell(text)} |\n" for names, text in options)
     path = context.command_path
     table = f"| option | what it does |\n|---|---|\n{rows}"
-    return f"## {path}\n\n```\n{path} {usage}\n```\n\n{command.help or ''}\n\n{table}"
+    return f"## {path}\n\n```\n{path} {usage}\n```\n\n{_help(command)}\n\n{table}"
+
+
+def _help(command: click.Command) -> str:
+    return inspect.cleandoc(command.help or "").replace("\b\n", "")
 
 
 def _cell(text: str) -> str:
-    """Words for a cell of a table; inside backticks, too, `|` must be escaped."""
+    """Words for a cell of a table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
