@@ -21,7 +21,11 @@ from fluxconv.recipes.executors.base import (
     Progressed,
 )
 
-NODES = ("quantize.tiny-flux", "reference.tiny-flux", f"validate.{VARIANT}")
+NODES = (
+    "quantize.tiny-flux",
+    pytest.param("reference.tiny-flux", marks=pytest.mark.slow),
+    f"validate.{VARIANT}",
+)
 
 
 @pytest.fixture(scope="module")
