@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,36 +83,32 @@ def test_a_revision_that_does_not_exist_is_a_problem_at_its_line(
     assert said.startswith(f"2: {USER}/nothing: not found")
 
 
-def test_a_revision_that_moved_is_refused(hub: RehearsalHub, source: str, tmp_path: Path) -> None:
-    api = HfApi(endpoint=hub.url, token=hub.token)
-    moving = f"{USER}/moving-flux"
-    api.create_repo(moving)
-    first = str(api.upload_folder(repo_id=moving, folder_path=TINY).oid)
-    quantize(open_source(moving, revision="main"), ["bnb-nf4"], tmp_path / "out")
-    text = _recipe(f"id: {moving}\n  revision: main").replace(", gguf-q8_0", "")
-    assert not findings(tmp_path, text)
-
-    second = commit(api, moving, {"NOTICE": b"moved"})
-    (said,) = findings(tmp_path, text)
-    assert said.startswith(f"3: {moving}: 'main' has moved from {first}")
-    assert second in said
-    assert not findings(tmp_path, text.replace("revision: main", f"revision: {first}"))
-
-
-def test_what_only_follows_the_newest_state_is_told_that_it_moved(
-    hub: RehearsalHub, tmp_path: Path
+@pytest.mark.parametrize("revision", ["", "\n  revision: main"])
+def test_a_revision_that_moved_is_refused_until_one_is_pinned(
+    hub: RehearsalHub, tmp_path: Path, revision: str
 ) -> None:
     api = HfApi(endpoint=hub.url, token=hub.token)
-    moving = f"{USER}/followed-flux"
+    moving = f"{USER}/moving-flux-{len(revision)}"
     api.create_repo(moving)
-    api.upload_folder(repo_id=moving, folder_path=TINY)
-    quantize(open_source(moving), ["bnb-nf4"], tmp_path / "out")
-    commit(api, moving, {"NOTICE": b"moved"})
-    text = _recipe(moving).replace(", gguf-q8_0", "")
-    (said,) = findings(tmp_path, text)  # somebody else's variant is in the way
+    first = str(api.upload_folder(repo_id=moving, folder_path=TINY).oid)
+    whole = open_checkpoint(TINY, source=moving, revision=first)
+    quantize(replace(whole, name=moving.rpartition("/")[2]), ["bnb-nf4"], tmp_path / "out")
+
+    def text(row: str) -> str:
+        return _recipe(f"id: {moving}{row}").replace(", gguf-q8_0", "")
+
+    assert not findings(tmp_path, text(revision))
+    second = commit(api, moving, {"NOTICE": b"moved"})
+    (said,) = findings(tmp_path, text(revision))
+    assert f"has moved from {first} to {second} since" in said
+    assert "write one of the two as its `revision:`" in said
+    assert said.startswith("3: " if revision else "2: ")
+
+    assert not findings(tmp_path, text(f"\n  revision: {first}"))
+    (said,) = findings(tmp_path, text(f"\n  revision: {second}"))
     assert "exists, and its source differ" in said
-    (tmp_path / "out" / ".fluxconv-run").mkdir()  # a run's own is made again
-    found = checked(tmp_path, text)
+    (tmp_path / "out" / ".fluxconv-run").mkdir()  # what a run has made, it makes again
+    found = checked(tmp_path, text(f"\n  revision: {second}"))
     assert not found.problems
     assert any("will be made again, as its source changed" in each for each in found.remarks)
     assert found.totals.to_write == found.totals.variants

@@ -23,6 +23,7 @@ from fluxconv.recipes.markers import FOLDER
 from fluxconv.recipes.recipe_file import RecipeFile
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.+", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACE = ("output",)
 
 
@@ -123,15 +124,15 @@ def _will_be_replaced(
     except NotAVariant:
         found.problem(_PLACE, f"{shown}: exists and is no variant; remove it, or choose another")
         return False
-    was, revision = manifest["source"], source.row.revision
-    moved = was["id"] == item.checkpoint.source and was["revision"] != item.checkpoint.revision
-    if moved and revision is not None:
+    was = manifest["source"]
+    now, asked = item.checkpoint.revision, source.row.revision
+    moved = was["id"] == item.checkpoint.source and was["revision"] != now
+    if moved and not _COMMIT.fullmatch(asked or ""):
         found.problem(
             (*source.place, "revision"),
-            f"{visible(source.row.id)}: '{visible(revision)}' has moved from "
-            f"{visible(was['revision'])}, of which {shown} was made, to "
-            f"{item.checkpoint.revision}; give the commit that is meant, for the new one with "
-            "another `output:`",
+            f"{visible(source.row.id)}: {visible(asked or 'its newest revision')} has moved from "
+            f"{visible(was['revision'])} to {now} since {shown} was made; write one of the two as "
+            "its `revision:`, the first to finish the release, the second to make it anew",
         )
         return False
     manifest["source"] = [was[key] for key in ("id", "revision", "metadata")]
