@@ -141,7 +141,7 @@ def _pass(source: Path, backend: str, output: Path, count: int) -> float:
     }
     parts = [
         Node(f"part.slice-{number}", "part", {**making, "part": number}, (fetch.id,))
-        for number in (1, 2)
+        for number in (0, 1)
     ]
     graph = Graph([fetch, *parts])
     with Markers(output).locked(), LocalExecutor(processes=count) as executor:

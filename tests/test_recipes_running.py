@@ -15,6 +15,7 @@ from hub_client import USER
 from huggingface_hub import HfApi
 from releases import BACKEND, VARIANT, write_recipe
 
+from fluxconv.converters import open_variant
 from fluxconv.converters.errors import (
     BadInput,
     CheckFailed,
@@ -77,6 +78,18 @@ def test_second_run_does_nothing_wherever_the_folder_is(made: Path) -> None:
     done = again(made)
     assert done.done_now == ()
     assert {marker.state for marker in done.markers.values()} == {"done"}
+
+
+def test_pass_in_parts_makes_the_same_bytes(first: tuple[Path, RunResult], tmp_path: Path) -> None:
+    done = run(write_recipe(tmp_path, backends=BACKENDS), parts=2, processes=2)
+    done.require()
+    kinds = [node.kind for node in done.graph.values()]
+    assert kinds.count("part") == 2 and "quantize" not in kinds
+    for name in (VARIANT, OTHER):
+        one, other = (each / "out" / name / "fluxconv.json" for each in (first[0], tmp_path))
+        assert one.read_bytes() == other.read_bytes()
+        open_variant(other.parent).check_hashes(Silent())
+    assert run(write_recipe(tmp_path, backends=BACKENDS), parts=2).done_now == ()
 
 
 def test_other_limits_judge_again_and_nothing_is_drawn(made: Path) -> None:
