@@ -55,7 +55,7 @@ def release(source: Path, backends: list[str], parts: int) -> Graph:
     taking = Resources(memory=1 << 30)
     each = [
         Node(f"part.{n}", "part", {**arguments, "part": n}, (fetch.id,), resources=taking)
-        for n in range(1, parts + 1)
+        for n in range(parts)
     ]
     names = tuple(node.id for node in each)
     last = Node("assemble.tiny", "assemble", arguments, (fetch.id, *names), resources=taking)
@@ -74,7 +74,7 @@ class Driven:
 def drive(
     executor: Executor,
     graph: Graph,
-    output: Path,
+    output: Path | str,
     watch: Callable[[], object] = lambda: None,
     seconds: float = 600,
 ) -> Driven:
@@ -102,7 +102,7 @@ def drive(
 
 
 def request(
-    node: Node, output: Path, results: Mapping[str, Mapping[str, Any]], **other: Any
+    node: Node, output: Path | str, results: Mapping[str, Mapping[str, Any]], **other: Any
 ) -> Request:
     inputs = {id: results[id] for id in node.before}
     return Request(node, inputs, str(output), other.get("versions", library_versions()))

@@ -118,12 +118,11 @@ def test_workers_bring_the_variants_of_this_machine(
     tiny_variants: dict[str, Variant],
     url: str,
     there: Path,
-    tmp_path: Path,
 ) -> None:
-    """To where they do not otherwise write; the driver then has them in its own folder, too."""
+    """To where they do not otherwise write."""
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed")
-    from ray_cluster import cluster, drive, release, request
+    from ray_cluster import cluster, drive, ended, release, request
 
     from fluxconv.recipes.executors.ray import RayExecutor
 
@@ -132,19 +131,15 @@ def test_workers_bring_the_variants_of_this_machine(
     arguments = {k: v for k, v in split["assemble.tiny"].arguments.items() if k != "parts"}
     fetch = split["fetch.tiny"]
     making = Node("quantize.tiny", "quantize", arguments, (fetch.id,), resources=Resources())
-    own = tmp_path / "of the driver"
-    with cluster(1) as nodes:
-        with RayExecutor(address=nodes.address, url=url) as executor:
-            found = drive(executor, Graph([fetch, making]), own, seconds=400)
-        with RayExecutor(address=nodes.address, url="memory://out") as executor:
-            executor.submit(request(fetch, own, {}))
-            event = executor.next(1)
+    with cluster(1) as nodes, RayExecutor(address=nodes.address) as executor:
+        found = drive(executor, Graph([fetch, making]), url, seconds=400)
+        executor.submit(request(fetch, "memory://out", {}))
+        event, _ = ended(executor)
     assert found.results["quantize.tiny"][BROUGHT]
-    for place in (own, there):
-        assert {path.name for path in place.iterdir()} == {tiny_variants[n].name for n in names}
-        for name in names:
-            variant = tiny_variants[name]
-            assert files_of(place / variant.name) == files_of(variant.root)
+    assert {path.name for path in there.iterdir()} == {tiny_variants[n].name for n in names}
+    for name in names:
+        variant = tiny_variants[name]
+        assert files_of(there / variant.name) == files_of(variant.root)
     assert isinstance(event, Ended)
     assert event.outcome.problem
     assert "memory of one process" in event.outcome.problem.message

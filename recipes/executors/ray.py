@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fluxconv.converters.errors import BadInput, FluxconvError, MissingRequirement, NotEnoughMemory
+from fluxconv.converters.errors import BadInput, MissingRequirement, NotEnoughMemory
 from fluxconv.recipes.executors.base import Ended, Event, Lost, Outcome, Problem, Request
 from fluxconv.recipes.executors.ray_agent import TOKEN, do
-from fluxconv.recipes.executors.scratch import BROUGHT, Scratch, refuse_url
+from fluxconv.recipes.executors.scratch import is_url
 
 _OBJECT_STORE = 100 << 20  # bytes, for a cluster that we start: nothing large goes through it
 _KNOCK = 10.0  # seconds for a cluster to answer
@@ -29,11 +29,9 @@ _LETTING_GO = 3.0  # seconds until processes of a worker that is gone have notic
 
 @dataclass
 class _Running:
-    """A node that a task does; `events` is Ray's generator of what it says, and `folder` the
-    output as the driver has it."""
+    """A node that a task does; `events` is Ray's generator of what it says."""
 
     id: str
-    folder: Path
     events: Any
 
 
@@ -41,19 +39,12 @@ class RayExecutor:
     """Runs each node as a task of the Ray cluster at `address`; None starts one on this machine.
 
     A task declares the cores, GPUs and memory of its node; with `processes`, it takes its share of
-    all cores, so that about so many run at once. The output is a folder that all machines share;
-    or workers bring what they make to `url` (see `scratch`), and the driver, whose folder nobody
-    else needs to see, fetches it from there. Raises `MissingRequirement` if Ray is not installed or
-    no cluster answers.
+    all cores, so that about so many run at once. The output is a folder that all machines share,
+    or a URL (see `scratch`). Raises `MissingRequirement` if Ray is not installed or no cluster
+    answers.
     """
 
-    def __init__(
-        self,
-        *,
-        address: str | None = None,
-        processes: int | None = None,
-        url: str | None = None,
-    ) -> None:
+    def __init__(self, *, address: str | None = None, processes: int | None = None) -> None:
         self._ray = import_ray()
         if address and address.startswith("ray://"):
             raise MissingRequirement(
@@ -62,7 +53,6 @@ class RayExecutor:
             )
         self._address = address
         self._processes = processes
-        self._url = url
         self._owned = False
         self._running: dict[str, _Running] = {}
         self._ready: deque[Event] = deque()
@@ -102,12 +92,6 @@ class RayExecutor:
     def submit(self, request: Request) -> None:
         """See `Executor`. A node that no machine of the cluster could take fails."""
         node = request.node
-        if self._url is not None:
-            try:
-                refuse_url(self._url, node)
-            except FluxconvError as error:
-                self._ready.append(Ended(node.id, _failed(Problem.of(error))))
-                return
         machines = [each["Resources"] for each in self._ray.nodes() if each["Alive"]]
         cpus, need = self._cpus(request, machines), node.resources
         asked = {"CPU": cpus, "GPU": need.gpus, "memory": need.memory}
@@ -124,12 +108,9 @@ class RayExecutor:
             name=node.id,
         )
         threads = request.threads or cpus
-        folder = Path(request.output)
-        output = self._url or request.output
-        data = {**request.to_json(), "output": output, "threads": threads}
-        token = "" if self._url else self._token(output)
-        events = task.remote(data, token, bool(need.gpus))
-        self._running[node.id] = _Running(node.id, folder, events)
+        data = {**request.to_json(), "threads": threads}
+        events = task.remote(data, self._token(request.output), bool(need.gpus))
+        self._running[node.id] = _Running(node.id, events)
 
     def next(self, timeout: float) -> Event | None:
         """See `Executor`."""
@@ -174,17 +155,7 @@ class RayExecutor:
                 return
             if isinstance(event, Ended):
                 del self._running[id]
-                event = self._fetched(event, running.folder)
             self._ready.append(event)
-
-    def _fetched(self, ended: Ended, folder: Path) -> Ended:
-        """The same end once the driver has what the worker brought."""
-        try:
-            if self._url is not None and ended.outcome.result is not None:
-                Scratch(self._url, folder).fill(ended.outcome.result[BROUGHT])
-        except (OSError, FluxconvError) as error:
-            return Ended(ended.id, _failed(Problem.of(error)))
-        return ended
 
     def _gone(self, id: str, why: str) -> None:
         del self._running[id]
@@ -201,6 +172,8 @@ class RayExecutor:
 
     def _token(self, output: str) -> str:
         """What a worker must find in the output, to know that it is the same folder."""
+        if is_url(output):
+            return ""
         if output not in self._tokens:
             self._tokens[output] = secrets.token_hex(8)
             place = Path(output) / TOKEN

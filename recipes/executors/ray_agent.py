@@ -5,14 +5,13 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fluxconv.converters.errors import BadInput, FluxconvError
+from fluxconv.converters.errors import BadInput
 from fluxconv.recipes.executors.base import Ended, Event, Outcome, Problem, Progressed, Request
 from fluxconv.recipes.executors.local import LocalExecutor
-from fluxconv.recipes.executors.scratch import BROUGHT, Scratch, is_url, scratch
+from fluxconv.recipes.executors.scratch import is_url
 
 #: In the output, by which a worker knows that it sees the driver's own folder.
 TOKEN = Path(".fluxconv-run") / "shared"
@@ -27,19 +26,12 @@ def do(data: Mapping[str, Any], token: str, on_gpu: bool) -> Iterator[Event]:
     The process is the task's own child and ends with it, whatever ends the task.
     """
     request = Request.from_json(data)
-    if not is_url(request.output):
-        problem = _unseen(request.output, token)
-        if problem is None:
-            yield from _done(request, on_gpu)
-        else:
-            yield _failed(request, problem)
-        return
-    try:
-        with scratch(request.output, request.node, request.inputs) as here:
-            for event in _done(replace(request, output=str(here.folder)), on_gpu):
-                yield _brought(event, here) if isinstance(event, Ended) else event
-    except (OSError, FluxconvError) as error:
-        yield _failed(request, Problem.of(error))
+    # Where the output is a URL, the process itself fetches and brings.
+    problem = None if is_url(request.output) else _unseen(request.output, token)
+    if problem is None:
+        yield from _done(request, on_gpu)
+    else:
+        yield Ended(request.node.id, Outcome(None, problem, 0.0, None, platform.node(), 0))
 
 
 def _done(request: Request, on_gpu: bool) -> Iterator[Event]:
@@ -53,19 +45,6 @@ def _done(request: Request, on_gpu: bool) -> Iterator[Event]:
             while time.monotonic() < until and not _is_last(executor.next(_TICK)):
                 pass
             raise
-
-
-def _brought(ended: Ended, here: Scratch) -> Ended:
-    """The same end once what the node made is where it belongs."""
-    result = ended.outcome.result
-    if result is None:
-        return ended
-    whole = {**result, BROUGHT: here.bring()}
-    return replace(ended, outcome=replace(ended.outcome, result=whole))
-
-
-def _failed(request: Request, problem: Problem) -> Ended:
-    return Ended(request.node.id, Outcome(None, problem, 0.0, None, platform.node(), 0))
 
 
 class _Thinned:

@@ -29,7 +29,7 @@ def _run(work: Work) -> dict[str, Any]:
             source,
             chosen,
             work.output,
-            number - 1,
+            number,
             count,
             components=tuple(work.arguments["components"]),
             device=device_of(work.arguments["device"]),
