@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 from fluxconv.cards.collection_text import collection_title
 from fluxconv.cards.naming import is_hub_id
-from fluxconv.converters.errors import HubUnreachable, MissingRequirement
-from fluxconv.converters.visible import visible, visible_path
+from fluxconv.converters.errors import HubUnreachable
+from fluxconv.converters.visible import visible
 from fluxconv.hub.account import require_writer
 from fluxconv.hub.errors import NO_TOKEN
 from fluxconv.hub.remote import read_repository
 from fluxconv.hub.repositories import refuse_foreign, remote_variants
 from fluxconv.hub.session import Session, bounded_client, open_session
+from fluxconv.hub.signing import signer
 from fluxconv.recipes.checked import CheckedVariant
 from fluxconv.recipes.checks.findings import Findings
 from fluxconv.recipes.checks.sources import HUB_TIMEOUT
@@ -29,17 +28,9 @@ def check_card(file: RecipeFile, found: Findings) -> None:
     for number, test in enumerate(wanted.blind_tests):
         with found.collecting(("card", "blind_tests", number)):
             read_blind_test(file.path(test))
-    if wanted.sign is None:
-        return
-    key = file.path(wanted.sign)
-    at = ("card", "sign")
-    if not key.is_file():
-        found.problem(at, f"{visible_path(key)}: no such file; give a private key in PEM")
-    elif not os.access(key, os.R_OK):
-        found.problem(at, f"{visible_path(key)}: cannot be read")
-    if find_spec("model_signing") is None:
-        sentence = 'signing needs model-signing: pip install "fluxconv[sign]"'
-        found.problem(at, sentence, MissingRequirement.exit_code)
+    if wanted.sign is not None:
+        with found.collecting(("card", "sign")):
+            signer(file.path(wanted.sign))
 
 
 def check_publication(
