@@ -62,21 +62,21 @@ def command(
     only what depends on the change. What fails does not stop the rest.
     """
     from fluxconv.recipes.checking import check
-    from fluxconv.recipes.reading import read_recipe
+    from fluxconv.recipes.reading import read_leniently
     from fluxconv.recipes.running import placed, run
     from fluxconv.validators.nursery import NURSERY
 
-    file = placed(read_recipe(recipe), output)
-    if not dry_run and executor != "ray" and file.recipe.executor.kind == "local":
+    file = placed(read_leniently(recipe), output, executor)
+    if not dry_run and file.recipe.executor.kind == "local":
         NURSERY.start()  # it imports the libraries while the recipe is checked
     with out.progress() as progress:
-        checked = check(file, progress=progress)
+        checked = check(file, at_once=not (dry_run or no_push), progress=progress)
     checked.require()
-    for remark in checked.remarks:
-        out.note(remark)
     if dry_run:
         _preview(out, checked, parts=parts, publish=not no_push, strict=strict)
         return
+    for remark in checked.remarks:
+        out.note(remark)
     with _watcher(out) as watcher:
         done = run(
             checked,
@@ -101,6 +101,7 @@ def _watcher(out: Output) -> Lines:
 
 
 def _preview(out: Output, checked: Checked, **how: Any) -> None:
+    from fluxconv.commands.recipe_table import checked_data, show_checked
     from fluxconv.recipes.running import preview
     from fluxconv.recipes.standing import node_json
 
@@ -115,21 +116,17 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
         )
         for node, marker in found
     ]
-    totals = checked.totals
     data = {
-        "output": str(checked.output),
+        **checked_data(checked),
         "nodes": [
             {**node_json(marker), "to_do": False} if marker else {"id": node.id, "to_do": True}
             for node, marker in found
         ],
-        "bytes_to_download": totals.to_download,
-        "bytes_to_write": totals.to_write,
     }
 
     def show() -> None:
+        show_checked(out, checked)
         out.table("", ("node", "state", "", ">memory", "after"), rows)
-        if totals.to_write is not None:
-            out.line(f"to write: {size(totals.to_write)}, to download: {size(totals.to_download)}")
 
     out.result(data, show)
 

@@ -16,7 +16,7 @@ from fluxconv.recipes.executors.base import Executor, library_versions
 from fluxconv.recipes.graph import Node
 from fluxconv.recipes.markers import Marker, Markers
 from fluxconv.recipes.moving import known_commits, refuse_moved
-from fluxconv.recipes.reading import read_recipe
+from fluxconv.recipes.reading import read_leniently
 from fluxconv.recipes.recipe import Recipe
 from fluxconv.recipes.recipe_file import RecipeFile, as_file
 from fluxconv.recipes.scheduling import Schedule
@@ -50,7 +50,14 @@ def run(
     stops it at once.
     """
     watching = watcher or ProgressWatcher(progress or Silent())
-    checked = _checked(recipe, output, progress or Silent())
+    kind = executor if isinstance(executor, str) else None
+    if isinstance(recipe, str | Path):
+        recipe = read_leniently(recipe)
+    if not isinstance(recipe, Checked):
+        file = placed(as_file(recipe), output, kind)
+        recipe = check(file, at_once=publish, progress=progress or Silent())
+    recipe.require()
+    checked = recipe if output is None else replace(recipe, output=output.absolute())
     folder = checked.output
     graph = build(
         checked,
@@ -91,20 +98,15 @@ def preview(
     )
 
 
-def placed(file: RecipeFile, output: Path | None) -> RecipeFile:
-    """The recipe with another folder for its variants; None leaves it as it is."""
-    if output is None:
-        return file
-    recipe = file.recipe.model_copy(update={"output": str(output.absolute())})
+def placed(
+    file: RecipeFile, output: Path | None, executor: Literal["local", "ray"] | None = None
+) -> RecipeFile:
+    """The recipe with another folder for its variants, and something else to do the work; None
+    leaves each as it is."""
+    recipe = file.recipe
+    if output is not None:
+        recipe = recipe.model_copy(update={"output": str(output.absolute())})
+    if executor is not None:
+        part = recipe.executor.model_copy(update={"kind": executor})
+        recipe = recipe.model_copy(update={"executor": part})
     return replace(file, recipe=recipe)
-
-
-def _checked(
-    recipe: Path | str | Recipe | RecipeFile | Checked, output: Path | None, progress: Progress
-) -> Checked:
-    if isinstance(recipe, str | Path):
-        recipe = read_recipe(recipe)
-    if not isinstance(recipe, Checked):
-        recipe = check(placed(as_file(recipe), output), progress=progress)
-    recipe.require()
-    return recipe if output is None else replace(recipe, output=output.absolute())
