@@ -58,3 +58,6 @@ def test_revision_that_moves_is_refused_unless_it_is_pinned(
     # The first commit finishes the release, in which nothing is left to do.
     assert run(revision=first) == set()
     assert made_from() == first
+    # The second, pinned, is a decision: its variant takes the place of what this release made.
+    assert {"fetch.moving", "quantize.moving"} <= run(revision=second)
+    assert made_from() == second
