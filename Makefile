@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ROOMS := commands hub cards validators converters
+ROOMS := commands recipes hub cards validators converters
 
-.PHONY: demo test test-slow test-wide browser check bench clean
+.PHONY: demo test test-slow test-wide browser check docs bench clean
 
 demo: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash docs/demo.sh
@@ -27,6 +27,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# From the sources alone, without the network; links to other hosts are listed, not fetched.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/docs/index.html"
+
 bench: $(READY)
 	$(BIN)/python benchmarks/streaming.py against-libraries
 
@@ -37,5 +42,5 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "fluxconv needs Python 3.11 or newer"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs]"
 	@touch $@

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fluxconv.cards.licences import Licence, licence_of
     from fluxconv.cards.naming import repository_name
     from fluxconv.cards.rules import metadata_problems
-    from fluxconv.cards.writing import refresh_card, write_card
+    from fluxconv.cards.writing import refresh_card, write, write_card
 
 __all__ = [
     "Licence",
@@ -23,6 +23,7 @@ __all__ = [
     "metadata_problems",
     "refresh_card",
     "repository_name",
+    "write",
     "write_card",
 ]
 
@@ -37,6 +38,7 @@ __getattr__ = lazy(
         "metadata_problems": "rules",
         "repository_name": "naming",
         "refresh_card": "writing",
+        "write": "writing",
         "write_card": "writing",
     },
 )

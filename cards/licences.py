@@ -84,23 +84,29 @@ def licence_of(variant: Variant) -> Licence:
     A licence that is not in `licences.yaml` is passed on too if its text came with the checkpoint
     or was put beside the variant. Raises `MissingLicence` saying what to add, and where.
     """
-    stated = variant.manifest.source.metadata
+    source = variant.manifest.source
+    return licence_in(variant.root, source.id, source.metadata)
+
+
+def licence_in(folder: Path, source: str, stated: Mapping[str, Any]) -> Licence:
+    """The licence of what lies in `folder`, the checkpoint `source` or made of it, whose README
+    says `stated`; raises `MissingLicence` as `licence_of` does."""
     identifier, name = _stated(stated, "license"), _stated(stated, "license_name")
-    source = one_line(variant.manifest.source.id)
+    source = one_line(source)
     if identifier is None:
         raise MissingLicence(
-            f"{variant.root}: its source '{source}' states no licence; add `license: ...` (see "
+            f"{folder}: its source '{source}' states no licence; add `license: ...` (see "
             "https://huggingface.co/docs/hub/repositories-licenses) to the front matter of the "
             "source's README.md and quantize it again"
         )
-    file = next((name for name in LICENCE_FILES if (variant.root / name).is_file()), None)
+    file = next((name for name in LICENCE_FILES if (folder / name).is_file()), None)
     row = _rows().get((identifier, name if identifier == "other" else None))
     if row is None:
-        return _unknown(variant, identifier, name, file)
+        return _unknown(folder, identifier, name, file)
     if row.text == "source" and file is None:
         raise MissingLicence(
-            f"{variant.root}: the {row.title} must travel with the weights; put its text, from "
-            f"where you got the checkpoint or from {row.link}, into {variant.root}/LICENSE.md"
+            f"{folder}: the {row.title} must travel with the weights; put its text, from where you "
+            f"got the checkpoint or from {row.link}, into {folder}/LICENSE.md"
         )
     shipped = _shipped(row) if row.text == "shipped" else None
     return Licence(
@@ -109,7 +115,7 @@ def licence_of(variant: Variant) -> Licence:
         row.title,
         _link(row, source),
         row.summary,
-        _attribution(row, variant.root / file if file else None),
+        _attribution(row, folder / file if file else None),
         row.terms,
         row.gated,
         file,
@@ -132,17 +138,17 @@ def _attribution(row: _Row, file: Path | None) -> str | None:
     return next((each for each in row.attributions if each in text), row.attributions[0])
 
 
-def _unknown(variant: Variant, identifier: str, name: str | None, file: str | None) -> Licence:
+def _unknown(folder: Path, identifier: str, name: str | None, file: str | None) -> Licence:
     called = name if identifier == "other" and name is not None else identifier
     if identifier == "other" and name is None:
         raise MissingLicence(
-            f"{variant.root}: its source says `license: other` and not which; add `license_name: "
+            f"{folder}: its source says `license: other` and not which; add `license_name: "
             "...` to the front matter of the source's README.md and quantize it again"
         )
     if file is None:
         raise MissingLicence(
-            f"{variant.root}: fluxconv does not know the licence '{called}' of its source, so its "
-            f"text must travel with the weights: put it into {variant.root}/LICENSE.md"
+            f"{folder}: fluxconv does not know the licence '{called}' of its source, so its "
+            f"text must travel with the weights: put it into {folder}/LICENSE.md"
         )
     # A name that the Hub has no identifier for; the link is our copy, which is always right.
     slug = re.sub(r"[^a-z0-9.+_-]+", "-", called.lower()).strip("-._+")[:64] or "custom"

@@ -33,7 +33,13 @@ def type_name(variant: Variant) -> str:
 
 def repository_name(variant: Variant) -> str:
     """`<checkpoint>-GGUF` for a GGUF variant, its own name for any other, as the Hub allows it."""
-    name = f"{variant.manifest.checkpoint}-GGUF" if shares_repository(variant) else variant.name
+    return repository_called(
+        f"{variant.manifest.checkpoint}-GGUF" if shares_repository(variant) else variant.name
+    )
+
+
+def repository_called(name: str) -> str:
+    """`name` as the Hub allows it for a repository."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     name = re.sub(r"-{2,}", "-", re.sub(r"\.{2,}", ".", name))
     return name[-MAX_NAME:].strip("-._") or "flux"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from fluxconv.cards.blind_tests import merge_blind_tests
 from fluxconv.cards.facts import Facts, facts_of
 from fluxconv.cards.licences import LICENCE_FILES, licence_of
 from fluxconv.cards.metadata import card_metadata, gallery
@@ -12,10 +13,11 @@ from fluxconv.cards.naming import HUB, folder_in_repository, repository_name, sh
 from fluxconv.cards.readme import BEGIN, Readme, compose, parse
 from fluxconv.cards.rendering import CardContents, render_card, render_notice
 from fluxconv.cards.rules import metadata_problems
-from fluxconv.converters.errors import BadInput
+from fluxconv.converters.errors import BadInput, UsageError
 from fluxconv.converters.manifest import MANIFEST_NAME
+from fluxconv.converters.progress import Progress, Silent
 from fluxconv.converters.variant import Variant
-from fluxconv.validators.report import CONTACT_SHEET
+from fluxconv.validators.report import CONTACT_SHEET, require_passed
 
 README = "README.md"
 #: Our notice goes to the second name where the source brings a NOTICE of its own.
@@ -23,6 +25,47 @@ NOTICES = ("NOTICE", "NOTICE.md")
 #: Every name that fluxconv generates in a variant, and publishes beside the manifest's files.
 GENERATED = (README, LICENCE_FILES[0], *NOTICES)
 _OURS = "they were quantized with fluxconv"
+
+
+def write(
+    variants: Sequence[Variant],
+    *,
+    namespace: str | None = None,
+    validated: bool = True,
+    blind_tests: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> tuple[Path, ...]:
+    """Write the cards of variants that belong together, each with all of them in its table;
+    returns the READMEs.
+
+    `namespace` is the user or organisation of the Hub that they will be published as. With
+    `validated=False` no report is relied on and the cards say so. `blind_tests` are results that
+    report.html saved; each is kept in the variants that it is about.
+
+    Raises `CheckFailed` for a variant without a passed report, before anything is written,
+    `UsageError` for a blind test beside `validated=False`, `BadInput` for one that is none, and
+    what `write_card` raises.
+    """
+    progress = progress or Silent()
+    if not validated and blind_tests:
+        raise UsageError(
+            "--blind-test: a card that says 'not validated' (--no-validate) relies on no pictures; "
+            "give one of the two"
+        )
+    if validated:
+        for variant in variants:
+            require_passed(variant)
+    merge_blind_tests(blind_tests, variants)
+    progress.start("Writing cards", len(variants), "cards")
+    written = []
+    for variant in variants:
+        repository = f"{namespace}/{repository_name(variant)}" if namespace else None
+        written.append(
+            write_card(variant, siblings=variants, repository=repository, validated=validated)
+        )
+        progress.advance(1, variant.name)
+    progress.finish()
+    return tuple(written)
 
 
 def write_card(

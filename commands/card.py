@@ -8,7 +8,6 @@ import click
 
 from fluxconv.commands.options import endpoint_option, sign_option, variants_argument
 from fluxconv.commands.output import Output, output_options
-from fluxconv.converters.errors import UsageError
 
 
 @click.command("card")
@@ -43,30 +42,13 @@ def command(
     endpoint: str | None,
 ) -> None:
     """Write README.md, LICENSE.md and NOTICE into each variant, from what was measured."""
-    from fluxconv.cards import merge_blind_tests, repository_name, write_card
+    from fluxconv.cards import write
     from fluxconv.converters import open_variant
-    from fluxconv.validators import require_passed
 
-    if no_validate and blind_tests:
-        raise UsageError(
-            "--blind-test: a card that says 'not validated' (--no-validate) relies on no pictures; "
-            "give one of the two"
-        )
     opened = [open_variant(path) for path in variants]
-    if not no_validate:
-        for variant in opened:
-            require_passed(variant)
-    merge_blind_tests(blind_tests, opened)
-    written = [
-        write_card(
-            variant,
-            siblings=opened,
-            repository=f"{namespace}/{repository_name(variant)}" if namespace else None,
-            validated=not no_validate,
-        )
-        for variant in opened
-    ]
-
+    written = list(
+        write(opened, namespace=namespace, validated=not no_validate, blind_tests=blind_tests)
+    )
     if check_online:
         from fluxconv.hub.card_check import require_good_cards
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,6 +59,12 @@ def command() -> None:
 @click.option(
     "--part-size", type=_MEBIBYTES, default=32, show_default=True, help="Size of a part, in MiB."
 )
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Show the run that writes to this folder, too, as `fluxconv status` does.",
+)
 @output_options
 def serve(
     out: Output,
@@ -70,6 +77,7 @@ def serve(
     quota: int | None,
     multipart_above: int,
     part_size: int,
+    run: Path | None,
 ) -> None:
     """Serve a rehearsal Hub that keeps everything in DIRECTORY, until Ctrl-C.
 
@@ -96,12 +104,27 @@ def serve(
         out.note(f"rehearsal Hub at {url}, keeping everything in {directory}; Ctrl-C ends it")
         out.note("the line above, in another shell, sets HF_ENDPOINT and HF_TOKEN")
         out.note(f"look at it, signed in as its owner: {page}")
+        if run is not None:
+            out.note(f"the run, once you are signed in: {url}/-/run")
+
+    def look() -> dict[str, Any]:
+        from fluxconv.recipes import status
+
+        assert run is not None
+        return status(run).to_json()
 
     limits = Limits(multipart_above * MIB, part_size * MIB, None if quota is None else quota * MIB)
     try:
         faults = read_script(script).faults if script else ()
         serve(
-            directory, host, port, ready, organizations=organizations, limits=limits, faults=faults
+            directory,
+            host,
+            port,
+            ready,
+            organizations=organizations,
+            limits=limits,
+            faults=faults,
+            run=look if run else None,
         )
     except (ServerError, ScriptError) as error:
         raise BadInput(str(error)) from error

@@ -30,6 +30,9 @@ _COMMANDS = {
     "push": "push",
     "download": "download",
     "verify": "verify",
+    "recipe": "recipe",
+    "run": "run",
+    "status": "status",
     "hub": "hub",
 }
 

@@ -87,6 +87,7 @@ class Output:
         if self.as_json:
             kind = type(error).__name__
             body = {"type": kind, "message": str(error), "exit_code": error.exit_code}
+            body |= error.details
             click.echo(json.dumps({"error": body}, indent=2))
         click.echo(f"fluxconv: {error}", err=True)
 

@@ -6,17 +6,21 @@ The message of an error is what the user reads: what is wrong, where, and the ne
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 
 class FluxconvError(Exception):
     """Base of every error that fluxconv raises on purpose; `str(error)` is fit for a user.
 
-    After one that is `resumable`, the same command goes on where it was stopped.
+    After one that is `resumable`, the same command goes on where it was stopped. `details` is what
+    programs are told beside the sentence, plain data.
     """
 
     exit_code = 1
     resumable = False
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class CheckFailed(FluxconvError):

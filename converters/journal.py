@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +22,18 @@ from typing import Any
 JOURNAL_NAME = ".journal"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SYNC_EVERY = 1 << 30  # bytes written between two syncs
+
+#: A weight by its component and its name.
+Weight = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a journal says of a weight: a `digest` of the source, and the true sizes of those of its
+    tensors that the plan could only bound."""
+
+    digest: str
+    sizes: Mapping[str, int]
 
 
 class Journal:
@@ -37,21 +50,20 @@ class Journal:
         *,
         fits: Callable[[Journal], bool] = lambda journal: True,
     ) -> None:
-        self._path = path
+        self.path = path
         self._subject = json.loads(json.dumps(subject))
-        self._done: dict[tuple[str, str], str] = {}
-        self._sizes: dict[str, dict[str, int]] = {}
+        self._done: dict[Weight, Written] = {}
         self._settled: set[str] = set()
         self._unsynced = 0
         self._handle = -1
         self.why = ""
         self.fresh = not (self._read() and fits(self))
         if self.fresh:
-            self._done, self._sizes, self._settled = {}, {}, set()
+            self._done, self._settled = {}, set()
 
     def __enter__(self) -> Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self.fresh else 0)
-        self._handle = os.open(self._path, flags, 0o644)
+        self._handle = os.open(self.path, flags, 0o644)
         if self.fresh:
             self._add({"makes": self._subject, "boot": _boot()})
         else:
@@ -75,11 +87,21 @@ class Journal:
 
     def digest(self, component: str, weight: str) -> str | None:
         """The sha256 of the source up to this weight if it is written, None if it is not."""
-        return self._done.get((component, weight))
+        written = self._done.get((component, weight))
+        return written.digest if written else None
+
+    def items(self) -> ItemsView[Weight, Written]:
+        """Every weight that is written, with what is known of it."""
+        return self._done.items()
 
     def sizes(self, component: str) -> Mapping[str, int]:
         """The true sizes of the component's tensors that the plan could only bound."""
-        return self._sizes.get(component, {})
+        return {
+            stored: nbytes
+            for (of, _), written in self._done.items()
+            if of == component
+            for stored, nbytes in written.sizes.items()
+        }
 
     def is_settled(self, component: str) -> bool:
         """Whether the component's files were written anew with the true sizes."""
@@ -92,18 +114,21 @@ class Journal:
         line: dict[str, Any] = {"done": [component, weight, digest]}
         if sizes:
             line["sizes"] = dict(sizes)
-            self._sizes.setdefault(component, {}).update(sizes)
         self._add(line)
-        self._done[component, weight] = digest
+        self._done[component, weight] = Written(digest, dict(sizes))
         self._unsynced += nbytes
 
     def sync(self, sync_files: Callable[[], None]) -> None:
         """Now and then, have the disk hold the files and then the journal's word for it."""
         if self._unsynced >= _SYNC_EVERY:
             sync_files()
-            self._add({"synced": True})
-            os.fdatasync(self._handle)
-            self._unsynced = 0
+            self.synced()
+
+    def synced(self) -> None:
+        """Record that the disk holds for good all that was written so far."""
+        self._add({"synced": True})
+        os.fdatasync(self._handle)
+        self._unsynced = 0
 
     def settle(self, component: str) -> None:
         """Record that the component's files stand complete under their temporary names."""
@@ -117,7 +142,7 @@ class Journal:
     def _read(self) -> bool:
         """Take up what an earlier run left; whether it is any good."""
         try:
-            text = self._path.read_text("utf-8", errors="replace")
+            text = self.path.read_text("utf-8", errors="replace")
         except FileNotFoundError:
             return False
         lines = [found for line in text.splitlines() if (found := _parsed(line)) is not None]
@@ -132,8 +157,7 @@ class Journal:
         for line in lines[1:]:
             if "done" in line:
                 component, weight, digest = line["done"]
-                self._done[component, weight] = digest
-                self._sizes.setdefault(component, {}).update(line.get("sizes", {}))
+                self._done[component, weight] = Written(digest, line.get("sizes", {}))
             elif "settled" in line:
                 self._settled.add(line["settled"])
         return True

@@ -77,8 +77,10 @@ class LayoutWriter:
         for layout in self._layouts:
             path = self._folder / (layout.name + self._suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
-            # 0644: the safetensors library leaves 0600, which another user cannot read.
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | self._keep, 0o644)
+            # 0644: the safetensors library leaves 0600, which another user cannot read. Opened for
+            # writing alone: a client of NFS that may read, too, would send whole pages back, with
+            # what another machine has just written there as it was before.
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | self._keep, 0o644)
             self._files[layout.name] = handle
             os.ftruncate(handle, layout.size)
             _write_all(handle, memoryview(layout.header), 0)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from fluxconv.converters.checkpoint import Checkpoint
 from fluxconv.converters.configs import write_configs
 from fluxconv.converters.converging import already_made, confirm
 from fluxconv.converters.errors import BadInput, DiskFull, MissingRequirement
-from fluxconv.converters.journal import JOURNAL_NAME, Journal
+from fluxconv.converters.journal import JOURNAL_NAME, Journal, Weight, Written
 from fluxconv.converters.layout import LayoutWriter
 from fluxconv.converters.manifest import Engine, FileRecord
+from fluxconv.converters.part_journals import forget, part_journals, written_by
 from fluxconv.converters.planning import ComponentPlan, VariantPlan, plan
 from fluxconv.converters.preparation import prepare
 from fluxconv.converters.progress import Progress, Silent
@@ -79,7 +81,7 @@ def quantize(
         for variant in there.values():
             confirm(variant, known.files)
             progress.note(f"{variant.name}: is there already, made from the same source")
-    with _faults(output), ExitStack() as commits:
+    with full_disk(output), ExitStack() as commits:
         made = [
             commits.enter_context(
                 _making(item, output / item.name, subjects[item.name], overwrite, progress)
@@ -133,6 +135,7 @@ class _Making:
     plan: VariantPlan
     folder: Path
     journal: Journal
+    parts: Mapping[Weight, Written]
     done: list[ComponentPlan] = field(default_factory=list)
     _hashed: dict[Path, Future[FileRecord]] = field(default_factory=dict)
 
@@ -155,19 +158,23 @@ def _making(
     """The hidden folder of a variant and its journal; in place when the block ends well."""
     with (
         staged(place, overwrite=overwrite, resumable=True) as folder,
-        Journal(folder / JOURNAL_NAME, what, fits=lambda j: _fits(item, folder, j)) as journal,
+        Journal(folder / JOURNAL_NAME, what, fits=partial(fits, item, folder)) as journal,
     ):
-        if journal.fresh:
+        parts: Mapping[Weight, Written] = {}
+        if not journal.why:
+            parts = written_by(part_journals(folder, what, partial(fits, item, folder)))
+        if journal.fresh and not parts:
             empty(folder, but=JOURNAL_NAME)
+        done = len({*parts, *dict(journal.items())})
         if journal.why:
             progress.note(f"{item.name}: starts over: {journal.why}")
-        elif len(journal):
-            progress.note(f"{item.name}: goes on, {len(journal)} weights are written already")
-        yield _Making(item, folder, journal)
+        elif done:
+            progress.note(f"{item.name}: goes on, {done} weights are written already")
+        yield _Making(item, folder, journal, parts)
     (place / JOURNAL_NAME).unlink(missing_ok=True)
 
 
-def _fits(item: VariantPlan, folder: Path, journal: Journal) -> bool:
+def fits(item: VariantPlan, folder: Path, journal: Journal) -> bool:
     """Whether the files stand as the journal of an earlier run presumes."""
     return all(
         (folder / file.name).is_file() and (folder / file.name).stat().st_size == file.size
@@ -199,8 +206,10 @@ def _streamed(
                 component = each.plan.components[index]
                 if each.journal.is_settled(name):
                     continue
-                writer = LayoutWriter(each.folder, component.files, resume=not each.journal.fresh)
-                outputs.append(Output(component, stack.enter_context(writer), each.journal))
+                resume = bool(each.parts) or not each.journal.fresh
+                writer = LayoutWriter(each.folder, component.files, resume=resume)
+                stack.enter_context(writer)
+                outputs.append(Output(component, writer, each.journal, each.parts))
             if outputs:
                 hashes |= stream_component(checkpoint.components[name], outputs, device, progress)
             if name == names[-1]:  # while leaving this block waits for the disk
@@ -214,6 +223,9 @@ def _streamed(
             if needs_settling(component):
                 component = settle(each.folder, component, each.journal)
             each.done.append(component)
+    for each in made:
+        each.journal.synced()
+        forget(each.folder)
     progress.finish()
     return hashes
 
@@ -254,7 +266,7 @@ def _require_engine(item: VariantPlan, engine: Engine, device: str) -> None:
 
 
 @contextmanager
-def _faults(output: Path) -> Iterator[None]:
+def full_disk(output: Path) -> Iterator[None]:
     """A disk that is full is an error with a way out."""
     try:
         yield

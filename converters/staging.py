@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fluxconv.converters.errors import BadInput, FluxconvError, OutputExists
 from fluxconv.converters.manifest import MANIFEST_NAME
+
+_PATIENCE = 10.0  # seconds: others have the folder to themselves for a moment, to look at it
+_PAUSE = 0.05
 
 
 @contextmanager
@@ -80,18 +85,10 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
     made.
     """
     missing = [parent for parent in folder.parents if not parent.exists()]
+    hold = _Hold(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not folder.exists() or not os.path.samestat(os.fstat(handle), folder.stat()):
-                raise BlockingIOError  # the run that held the lock has just renamed it
-        except BlockingIOError:
-            raise OutputExists(busy) from None
+        if not hold.take(fcntl.LOCK_EX):
+            raise OutputExists(busy)
         if not resumable:
             empty(folder)  # what a killed run left
         try:
@@ -105,7 +102,84 @@ def locked(folder: Path, busy: str, *, resumable: bool = False) -> Iterator[Path
             raise
         shutil.rmtree(folder, ignore_errors=True)
     finally:
-        os.close(handle)
+        hold.close()
+
+
+@contextmanager
+def joined(folder: Path, busy: str, fits: Callable[[bool], bool]) -> Iterator[Path]:
+    """The hidden folder `folder`, made if need be, for one of several runs that fill it together;
+    it stays, whatever becomes of the block, until a run has it alone with `locked`.
+
+    `fits` says whether what lies in it is of use, and hears whether this run is alone there. If it
+    is not, it is removed by a run that is alone; the others raise `OutputExists` with the sentence
+    `busy`, as they do if a run has the folder for itself.
+    """
+    hold = _Hold(folder)
+    try:
+        patience = time.monotonic() + _PATIENCE
+        while not (alone := hold.take(fcntl.LOCK_EX)):
+            if hold.take(fcntl.LOCK_SH):
+                break
+            if time.monotonic() > patience:  # no run that only looks around: it is at work
+                raise OutputExists(busy)
+            time.sleep(_PAUSE)
+        if not fits(alone):
+            if not alone:
+                raise OutputExists(busy)
+            empty(folder)
+        while not hold.take(fcntl.LOCK_SH):
+            if time.monotonic() > patience:
+                raise OutputExists(busy)
+            time.sleep(_PAUSE)
+        yield folder
+    finally:
+        hold.close()
+
+
+class _Hold:
+    """A folder, made if need be, that several runs may want; raises `BadInput` if it cannot be.
+
+    It is locked itself, so that nothing is left of the lock. On NFS only a file that is open for
+    writing can be locked for one run alone: there one beside the folder stands in for it, and
+    stays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = self._locked = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            raise BadInput(f"{folder.parent}: cannot be written: {error.strerror}") from error
+
+    def take(self, how: int) -> bool:
+        """Whether the lock could be had, and the folder is still where it was."""
+        try:
+            self._lock(how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise BadInput(
+                f"{self._folder.parent}: its filesystem has no locks ({error.strerror}); choose "
+                "another"
+            ) from error
+        # Not if the run that held the lock has just renamed it.
+        folder = self._folder
+        return folder.exists() and os.path.samestat(os.fstat(self._handle), folder.stat())
+
+    def close(self) -> None:
+        """Let go of it."""
+        for handle in {self._handle, self._locked}:
+            os.close(handle)
+
+    def _lock(self, how: int) -> None:
+        try:
+            fcntl.flock(self._locked, how)
+        except OSError as error:
+            if error.errno != errno.EBADF or self._locked != self._handle:
+                raise
+            self._locked = os.open(f"{self._folder}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._locked, how)
 
 
 def sync_tree(folder: Path) -> None:

@@ -15,11 +15,12 @@ from fluxconv.converters.backends import PlannedTensor
 from fluxconv.converters.codec import encode_target, is_plain
 from fluxconv.converters.component import Component
 from fluxconv.converters.errors import BadWeight, SourceChanged
-from fluxconv.converters.journal import Journal
+from fluxconv.converters.journal import Journal, Weight, Written
 from fluxconv.converters.layout import LayoutWriter, StoredTensor
 from fluxconv.converters.planning import ComponentPlan
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.reader import ComponentReader, Read
+from fluxconv.converters.settling import needs_settling
 from fluxconv.converters.threads import cores, torch_threads
 from fluxconv.converters.write_behind import WriteBehind
 
@@ -32,31 +33,42 @@ _ENCODERS = 4  # more would wait for room to read into
 
 @dataclass(frozen=True)
 class Output:
-    """Where one component of one variant goes."""
+    """Where one component of one variant goes; `parts` is what the journals of others name as
+    written."""
 
     plan: ComponentPlan
     writer: LayoutWriter
     journal: Journal
+    parts: Mapping[Weight, Written]
 
 
 def stream_component(
-    component: Component, outputs: Sequence[Output], device: str, progress: Progress
+    component: Component,
+    outputs: Sequence[Output],
+    device: str,
+    progress: Progress,
+    *,
+    whole: bool = True,
 ) -> Mapping[Path, str]:
     """Write one component of every variant in one pass; returns the sha256 of each file read.
 
     Reading, encoding and writing overlap. Memory holds a few source tensors and what is encoded
     from them, whatever the model's size and the number of variants. Weights that a journal has are
-    read, for the hash, and not encoded again. Raises `BadWeight` naming a tensor with NaN or
+    read, for the hash, and not encoded again. If not `whole`, only what the component's steps need
+    is read, and there are no hashes of files. Raises `BadWeight` naming a tensor with NaN or
     infinity, `SourceChanged` if what a journal has was made from other weights.
     """
-    reader = ComponentReader(component, pinned=device != "cpu")
+    reader = ComponentReader(component, pinned=device != "cpu", whole=whole)
     # Pieces side by side, and not on torch's own threads: those wait for one another in a busy
     # loop, and where the reader or the writer has their core, all takes four times as long.
     encoders = min(cores(), _ENCODERS) if device == "cpu" else 1
+    # What bitsandbytes' double quantization sums, it sums in as many parts as there are threads:
+    # the last bits must not tell how many cores a machine has.
+    exact = any(needs_settling(output.plan) for output in outputs)
     pending: deque[Future[_Step]] = deque()
     with (
         WriteBehind() as writing,
-        torch_threads((cores() - 2) // encoders),
+        torch_threads(1 if exact else (cores() - 2) // encoders),
         ThreadPoolExecutor(encoders, "encoder") as pool,
     ):
         try:
@@ -99,14 +111,18 @@ def _begin(
     """Have what became available encoded piece by piece; the last to end hands it back."""
     pieces: list[Future[int]] = []
     records: list[Callable[[], None]] = []
-    name = ""
+    name = read.names[-1] if read.names else ""
     try:
-        for name, weight in read.weights:
-            todo = [each for each in outputs if not _is_done(each, name, read.digest)]
-            if todo:
+        lacking = {
+            name: [each for each in outputs if not _is_done(each, name, read)]
+            for name in read.names
+        }
+        # Weights are made as they are asked for: if nobody needs any, none is.
+        for name, weight in read.weights if any(lacking.values()) else ():
+            if lacking[name]:
                 _check_finite(weight, name, component.path)
                 on_device = weight.to(device, non_blocking=True)
-            for output in todo:
+            for output in lacking[name]:
                 sizes: dict[str, int] = {}
                 jobs = _jobs(output, name, on_device, sizes, writing)
                 begun = [pool.submit(job) for job in jobs]
@@ -151,14 +167,21 @@ def _end(
     writing.put(0, read.release)
 
 
-def _is_done(output: Output, weight: str, digest: str) -> bool:
-    before = output.journal.digest(output.plan.component, weight)
-    if before not in (None, digest):
-        raise SourceChanged(
-            f"{weight}: is not what it was when the interrupted run read it; the same command will "
-            "start over"
-        )
-    return before is not None
+def _is_done(output: Output, weight: str, read: Read) -> bool:
+    component, journal = output.plan.component, output.journal
+    before = journal.digest(component, weight)
+    if before is not None:
+        if before != read.digest:
+            raise SourceChanged(
+                f"{weight}: is not what it was when the interrupted run read it; the same command "
+                "will start over"
+            )
+        return True
+    theirs = output.parts.get((component, weight))
+    if theirs is None or theirs.digest != read.own():
+        return False
+    journal.add(component, weight, read.digest, 0, theirs.sizes)
+    return True
 
 
 def _jobs(

@@ -15,20 +15,10 @@ rm -rf "$out"
 mkdir -p "$out"
 variants=("$out/variants/tiny-flux-bnb-nf4" "$out/variants/tiny-flux-torchao-int8"
           "$out/variants/tiny-flux-gguf-q8_0")
-backends=(--backend bnb-nf4 --backend torchao-int8 --backend gguf-q8_0)
-
-step "What can be made of the tiny Flux"
-run fluxconv inspect "$tiny"
-run fluxconv plan "$tiny" "${backends[@]}"
-
-step "Three variants in one pass"
-run fluxconv quantize "$tiny" "${backends[@]}" -o "$out/variants"
-
-step "Do they still draw the same pictures?"
-run fluxconv validate "${variants[@]}" --reference "$tiny"
+recipe=$root/recipes/examples/tiny-flux.yaml
 
 step "A rehearsal Hub on this machine"
-fluxconv hub serve "$out/hub" --port 0 --ready-file "$out/hub.env" &
+fluxconv hub serve "$out/hub" --port 0 --ready-file "$out/hub.env" --run "$out/variants" &
 hub=$!
 trap 'kill $hub 2>/dev/null || true' EXIT
 for _ in $(seq 100); do [ -s "$out/hub.env" ] && break; sleep 0.2; done
@@ -38,10 +28,17 @@ export HF_ENDPOINT HF_TOKEN
 export HF_HOME=$out/hf-home   # keeps the rehearsal out of your own cache
 echo "listening at $HF_ENDPOINT, keeping everything in ${out#"$root"/}/hub"
 
-step "Cards, repositories, collection"
-run fluxconv push "${variants[@]}" --namespace rehearsal --collection "Tiny Flux, quantized" |
-  tee "$out/push.txt"
-slug=$(sed -n 's|.*/collections/||p' "$out/push.txt")
+step "A release as a file, and what it would take"
+run cat "$recipe"
+run fluxconv run "$recipe" -o "$out/variants" --dry-run
+
+step "The whole release: three variants in one pass, validated, measured, with cards, published"
+run fluxconv run "$recipe" -o "$out/variants" | tee "$out/run.txt"
+slug=$(sed -n 's|.*/collections/||p' "$out/run.txt")
+
+step "Again: nothing is left to do"
+run fluxconv run "$recipe" -o "$out/variants"
+run fluxconv status "$out/variants"
 
 step "Somebody else downloads the collection, and every hash is checked"
 run fluxconv download "$slug" -o "$out/downloaded"
@@ -61,10 +58,10 @@ cards            ${variants[0]#"$root"/}/README.md  (and in the other two)
 drawn picture    ${out#"$root"/}/drawn.png
 took             $((SECONDS - began)) s
 
-The same with FLUX.1-dev (about 34 GB of disk for the source, what \`fluxconv plan\` says for the
-variants, and your Hub token from \`hf auth login\`):
+The same with FLUX.1-dev (about 34 GB of disk for the source, what \`--dry-run\` says for the
+variants, and your Hub token from \`hf auth login\`): choose a recipe in recipes/examples/, write your
+name into it, and
 
-  fluxconv quantize black-forest-labs/FLUX.1-dev ${backends[*]} -o out
-  fluxconv validate out/FLUX.1-dev-* --reference black-forest-labs/FLUX.1-dev
-  fluxconv push out/FLUX.1-dev-* --namespace YOU --collection "FLUX.1-dev, quantized"
+  fluxconv run recipes/examples/flux-dev-guide.yaml --dry-run
+  fluxconv run recipes/examples/flux-dev-guide.yaml
 END

@@ -17,6 +17,7 @@ from fluxconv.hub.repositories import RemoteVariant
 from fluxconv.hub.session import Session
 from fluxconv.validators.report import REPORT_NAME
 
+_WEIGHTS = (".safetensors", ".gguf")
 #: Bytes up to which a file is fetched whole.
 _SMALL = 4 << 20
 #: A safetensors header says its own length; one beyond this is not read.
@@ -51,24 +52,39 @@ def outline(
     quantized = {name for each in variant.manifest.components.values() for name in each.files}
     for name, record in variant.manifest.files.items():
         place = folder / name
-        is_weights = name.endswith((".safetensors", ".gguf"))
+        is_weights = name.endswith(_WEIGHTS)
         if not weights and (name in quantized or not (is_weights or name.endswith(".json"))):
             continue
-        place.parent.mkdir(parents=True, exist_ok=True)
-        size = repository.files[name].size
-        if size <= _SMALL:
-            fetch_file(session, repository, name, place, sha256=record.sha256)
-        elif is_weights:
-            place.write_bytes(_header(session, repository, name))
-            with place.open("r+b") as stream:
-                stream.truncate(size)
+        if is_weights or repository.files[name].size <= _SMALL:
+            outline_file(session, repository, name, place, sha256=record.sha256)
     for name in variant.manifest.components:
-        _require_sizes(repository, folder, name)
+        require_sizes(repository, folder, name)
     return open_variant(folder)
 
 
-def _require_sizes(repository: RemoteRepository, folder: Path, component: str) -> None:
-    """Plans take time and memory for every layer that a config, a stranger's, speaks of."""
+def outline_file(
+    session: Session,
+    repository: RemoteRepository,
+    name: str,
+    place: Path,
+    *,
+    sha256: str | None = None,
+) -> None:
+    """Bring one file to `place`: a small one whole (of this `sha256`, if it is given), of large
+    weights the header, of any other nothing but its size. Raises what `fetch_file` does."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    size = repository.files[name].size
+    if size <= _SMALL:
+        fetch_file(session, repository, name, place, sha256=sha256)
+        return
+    place.write_bytes(_header(session, repository, name) if name.endswith(_WEIGHTS) else b"")
+    with place.open("r+b") as stream:
+        stream.truncate(size)
+
+
+def require_sizes(repository: RemoteRepository, folder: Path, component: str) -> None:
+    """Raise `WrongContent` for a config whose sizes no model has: plans take time and memory for
+    every layer that a config, a stranger's, speaks of."""
     config = read_json(folder / component / "config.json")
     for key, value in config.items():
         most = _MOST_LAYERS if "layers" in key else _LARGEST_SIZE

@@ -37,19 +37,7 @@ def sign(variant: Variant, private_key: Path, *, hashed: bool = False) -> Path:
     Raises `NotAVariant` if one differs from the manifest, `BadInput` for a key that cannot be used,
     `MissingRequirement` without the library.
     """
-    signing = _library("signing")
-    given = os.environ.get(PASSWORD)
-    password = given.encode() if given else None
-    try:
-        config = signing.Config().use_elliptic_key_signer(
-            private_key=private_key, password=password
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(
-            f"{private_key}: is no private key to sign with ({_first(error)}); make one with "
-            "`openssl ecparam -genkey -name prime256v1 -noout`, and give the password of an "
-            f"encrypted one in {PASSWORD}"
-        ) from None
+    config, password = signer(private_key)
     from fluxconv.converters.progress import Silent
 
     if not hashed:
@@ -65,6 +53,25 @@ def sign(variant: Variant, private_key: Path, *, hashed: bool = False) -> Path:
     partial.chmod(0o644)
     partial.replace(place)
     return place
+
+
+def signer(private_key: Path) -> tuple[Any, bytes | None]:
+    """The library's configuration to sign with that key, and the password of the key; raises
+    `BadInput` for a key that cannot be used, `MissingRequirement` without the library."""
+    signing = _library("signing")
+    given = os.environ.get(PASSWORD)
+    password = given.encode() if given else None
+    try:
+        config = signing.Config().use_elliptic_key_signer(
+            private_key=private_key, password=password
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(
+            f"{private_key}: is no private key to sign with ({_first(error)}); make one with "
+            "`openssl ecparam -genkey -name prime256v1 -noout`, and give the password of an "
+            f"encrypted one in {PASSWORD}"
+        ) from None
+    return config, password
 
 
 def check_signature(variant: Variant, public_key: Path) -> None:

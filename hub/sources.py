@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from fluxconv.converters.checkpoint import (
     Checkpoint,
@@ -37,6 +38,66 @@ _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}")
 _FILE = re.compile(rf"({_NAME}/{_NAME})/(.+\.[A-Za-z]+)")
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What to open, and where on the Hub it came from; `root` is the repository's folder."""
+
+    path: Path
+    root: Path
+    repository: str | None = None
+    commit: str | None = None
+
+
+class Download(Protocol):
+    """What brings a repository's files here: all that are needed but the weights of the component
+    `without`, or one `file` and the README, at the commit that `revision` means."""
+
+    def __call__(
+        self,
+        repository: str,
+        revision: str | None,
+        progress: Progress,
+        *,
+        file: str | None = None,
+        without: str | None = None,
+    ) -> Brought: ...
+
+
+def download_needed(
+    repository: str,
+    revision: str | None,
+    progress: Progress,
+    *,
+    file: str | None = None,
+    without: str | None = None,
+) -> Brought:
+    """A `Download` of whole files, into the Hub's own cache."""
+    from huggingface_hub import hf_hub_download
+
+    session = open_session(None, None)
+    with not_here(repository, file), bounded_client(), hub_errors(repository):
+        info = session.api.model_info(repository, revision=revision, files_metadata=True)
+        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+        wanted = wanted_files(repository, sizes, file, without)
+        if info.sha is None:
+            raise no_pipeline(repository)
+        progress.start(f"Downloading {repository}", sum(sizes[name] for name in wanted))
+        for name in wanted:
+            place = hf_hub_download(
+                repository,
+                name,
+                revision=info.sha,
+                endpoint=session.endpoint,
+                token=session.token or False,
+            )
+            progress.advance(sizes[name], name)
+        progress.finish()
+    root = Path(place)
+    for _ in PurePosixPath(name).parts:
+        root = root.parent
+    return Brought(root / wanted[0] if file else root, root, repository, info.sha)
+
+
 def open_source(
     text: str,
     *,
@@ -45,6 +106,7 @@ def open_source(
     base: str | None = None,
     allow_requantize: bool = False,
     progress: Progress | None = None,
+    download: Download = download_needed,
 ) -> Checkpoint:
     """Open the checkpoint at the path `text`, or in the Hub repository `owner/name`, or the single
     file `owner/name/path/to/file.safetensors` of one.
@@ -58,12 +120,14 @@ def open_source(
     if source_id is not None and not _REPOSITORY.fullmatch(source_id):
         raise UsageError(f"--source-id: '{source_id}' is no Hub repository; give OWNER/NAME")
     progress = progress or Silent()
-    found = _bring(text, revision, progress)
+    found = _bring(text, revision, progress, download)
     checkpoint = open_checkpoint(
         found.path,
         source=found.repository or source_id,
         revision=found.commit,
-        base=None if base is None else _bring_base(base, _component_at(found.path), progress),
+        base=None
+        if base is None
+        else _bring_base(base, _component_at(found.path), progress, download),
         allow_requantize=allow_requantize,
     )
     if found.repository is not None:
@@ -96,28 +160,18 @@ def open_recorded(source: SourceRecord, base: str | None, progress: Progress) ->
     return open_source(place, revision=source.revision, base=base, progress=progress)
 
 
-@dataclass(frozen=True)
-class _Brought:
-    """What to open, and where on the Hub it came from; `root` is the repository's folder."""
-
-    path: Path
-    root: Path
-    repository: str | None = None
-    commit: str | None = None
-
-
-def _bring(text: str, revision: str | None, progress: Progress) -> _Brought:
+def _bring(text: str, revision: str | None, progress: Progress, download: Download) -> Brought:
     if Path(text).exists():
         if revision is not None:
             kind = "folder" if Path(text).is_dir() else "file"
             raise UsageError(f"--revision: {text} is a {kind}; only a Hub repository has revisions")
-        return _Brought(Path(text), Path(text))
+        return Brought(Path(text), Path(text))
     if _REPOSITORY.fullmatch(text):
         if text.endswith(_WEIGHTS):
             raise CheckpointNotFound(
                 f"{text}: no such file here; a file on the Hub is given as OWNER/NAME/FILE"
             )
-        return _download(text, revision, progress)
+        return download(text, revision, progress)
     match = _FILE.fullmatch(text)
     if match is None:
         raise CheckpointNotFound(
@@ -125,17 +179,17 @@ def _bring(text: str, revision: str | None, progress: Progress) -> _Brought:
             "owner/name/file.safetensors)"
         )
     require_single_file(Path(text))  # before any download
-    return _download(match[1], revision, progress, file=match[2])
+    return download(match[1], revision, progress, file=match[2])
 
 
-def _bring_base(text: str, component: str, progress: Progress) -> Path:
+def _bring_base(text: str, component: str, progress: Progress, download: Download) -> Path:
     """The folder of the pipeline `text`, whose `component` is not needed."""
     if Path(text).exists():
         return Path(text)
     repository, _, revision = text.partition("@")
     if not _REPOSITORY.fullmatch(repository):
         raise CheckpointNotFound(f"--base {text}: no such folder, and not a Hub repository")
-    return _download(repository, revision or None, progress, without=component).root
+    return download(repository, revision or None, progress, without=component).root
 
 
 def _component_at(path: Path) -> str:
@@ -145,50 +199,29 @@ def _component_at(path: Path) -> str:
     return architecture_of(read_json(config), path).component if config.is_file() else "transformer"
 
 
-def _download(
-    repository: str,
-    revision: str | None,
-    progress: Progress,
-    *,
-    file: str | None = None,
-    without: str | None = None,
-) -> _Brought:
-    """The files needed of a repository, or one `file` and the README, at one commit."""
-    from huggingface_hub import hf_hub_download
+def wanted_files(
+    repository: str, names: Mapping[str, int], file: str | None, without: str | None
+) -> list[str]:
+    """Of the repository's files `names`, with their sizes, those that a `Download` brings: `file`
+    first if it is given. Raises `CheckpointNotFound` or `NotACheckpoint`."""
+    if file is not None:
+        return [_require_file(repository, file, names), *({README} & names.keys())]
+    found = needed_files(names, without)
+    if not found:
+        raise no_pipeline(repository)
+    return found
 
-    session = open_session(None, None)
-    with _not_here(repository, file), bounded_client(), hub_errors(repository):
-        info = session.api.model_info(repository, revision=revision, files_metadata=True)
-        sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
-        if file is None:
-            wanted = needed_files(sizes, without)
-        else:
-            file = _require_file(repository, file, sizes)
-            wanted = [file, *({README} & sizes.keys())]
-        if info.sha is None or not wanted:
-            raise NotACheckpoint(
-                f"{repository}: this repository holds no pipeline in the diffusers layout; a "
-                f"single file in it is given as {repository}/FILE.safetensors"
-            )
-        progress.start(f"Downloading {repository}", sum(sizes[name] for name in wanted))
-        for name in wanted:
-            place = hf_hub_download(
-                repository,
-                name,
-                revision=info.sha,
-                endpoint=session.endpoint,
-                token=session.token or False,
-            )
-            progress.advance(sizes[name], name)
-        progress.finish()
-    root = Path(place)
-    for _ in PurePosixPath(name).parts:
-        root = root.parent
-    return _Brought(root / file if file else root, root, repository, info.sha)
+
+def no_pipeline(repository: str) -> NotACheckpoint:
+    """What to raise for a repository that holds no checkpoint."""
+    return NotACheckpoint(
+        f"{repository}: this repository holds no pipeline in the diffusers layout; a single file "
+        f"in it is given as {repository}/FILE.safetensors"
+    )
 
 
 @contextmanager
-def _not_here(repository: str, file: str | None) -> Iterator[None]:
+def not_here(repository: str, file: str | None) -> Iterator[None]:
     """Where the Hub cannot be reached, the name may have been meant for a path on this machine."""
     try:
         yield
@@ -198,7 +231,7 @@ def _not_here(repository: str, file: str | None) -> Iterator[None]:
         raise HubUnreachable(f"{text}: no such {kind} here, and {why}") from None
 
 
-def _require_file(repository: str, file: str, names: dict[str, int]) -> str:
+def _require_file(repository: str, file: str, names: Mapping[str, int]) -> str:
     found = file_called(names, file)
     if found is None:
         there = [name for name in names if name.endswith(_WEIGHTS) and "/" not in name]

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 
-def make(source: str, backends: list[list[Any]], output: str, encoded: str) -> None:
-    """Make the variants; each weight that is encoded is noted in the file `encoded`."""
-    from fluxconv.converters import open_checkpoint, quantize, stream
+def make(
+    source: str,
+    backends: list[list[Any]],
+    output: str,
+    encoded: str,
+    part: list[int] | None = None,
+) -> None:
+    """Make the variants, or do a part of it (its index, and of how many); each weight that is
+    encoded is noted in the file `encoded`."""
+    from fluxconv.converters import open_checkpoint, quantize, quantize_part, stream
     from fluxconv.converters.backends import get_backend
 
     real = stream._jobs
@@ -30,7 +37,10 @@ def make(source: str, backends: list[list[Any]], output: str, encoded: str) -> N
 
     stream._jobs = noting  # type: ignore[assignment]
     chosen = [get_backend(name).configured(options) for name, options in backends]
-    quantize(open_checkpoint(source), chosen, Path(output))
+    if part:
+        quantize_part(open_checkpoint(source), chosen, Path(output), *part)
+    else:
+        quantize(open_checkpoint(source), chosen, Path(output))
 
 
 class Maker:

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 #: From the top of the house to the bottom; a room may import the rooms below it.
-ROOMS = ("commands", "hub", "cards", "validators", "converters")
+ROOMS = ("commands", "recipes", "hub", "cards", "validators", "converters")
 
 
 def _imports(file: Path) -> set[str]:

@@ -4,14 +4,16 @@ A nursery is a process that imports them and nothing else, and forks: each child
 than the libraries in it, whatever other children have done. Not for a GPU: what a library asked of
 CUDA before a fork is broken after it.
 
-A request is one message on the nursery's socket: JSON with the child's environment and folder, and
-four file descriptors: stdin, stdout and stderr of the child, and a pipe that the nursery writes the
-child's number to, and at its end the exit code.
+A request is one message on the nursery's socket: JSON with the child's environment and folder and
+what it shall run, and four file descriptors: stdin, stdout and stderr of the child, and a pipe that
+the nursery writes the child's number to, and at its end the exit code and its peak memory. A fifth
+one is the socket itself, for a child that will ask the same nursery for processes of its own.
 """
 
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
 import signal
@@ -24,14 +26,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from fluxconv.converters.threads import heed_limit
+
 _MOST = 1 << 20  # bytes of a request
+_WORKER = "fluxconv.validators.worker"
 
 
 class Child:
     """A process that a nursery forked; what `Worker` needs of a `Popen`."""
 
-    def __init__(self, stdin: IO[str], stdout: IO[str], status: IO[str]) -> None:
-        self.stdin, self.stdout, self._status = stdin, stdout, status
+    def __init__(
+        self,
+        stdin: IO[str],
+        stdout: IO[str],
+        status: IO[str],
+        ended: Callable[[int], None] = lambda peak: None,
+    ) -> None:
+        self.stdin, self.stdout, self._status, self._ended = stdin, stdout, status, ended
         first = status.readline()
         if not first:
             raise OSError("the nursery is gone")
@@ -41,8 +52,10 @@ class Child:
     def wait(self) -> int:
         """The exit code, as `Popen` has it: negative for a signal."""
         if self._code is None:
-            last = self._status.readline()
-            self._code = int(last) if last else -signal.SIGKILL
+            last = self._status.readline().split()
+            self._code = int(last[0]) if last else -signal.SIGKILL
+            if last:
+                self._ended(int(last[1]))
         return self._code
 
     def kill(self) -> None:
@@ -58,21 +71,47 @@ class Child:
 
 
 class Nursery:
-    """Started by the first child; ends with this process."""
+    """Started by the first child, or before; ends with this process.
+
+    `peak` is the largest peak of resident memory of all children that ended, in bytes.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ours: socket.socket | None = None
+        self.peak = 0
 
-    def child(self, stderr: IO[bytes], environment: Mapping[str, str]) -> Child:
-        """A new process that runs `worker.main`; raises `OSError` if there can be none."""
+    def start(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Have it import the libraries while there is something else to do."""
+        with self._lock:
+            self._socket(environment)
+
+    def adopt(self, other: socket.socket) -> None:
+        """Take children from a nursery that another process has started."""
+        self._ours = other
+
+    def child(
+        self,
+        stderr: IO[bytes],
+        environment: Mapping[str, str],
+        *,
+        run: str = _WORKER,
+        sharing: bool = False,
+    ) -> Child:
+        """A new process that runs `main` of the module `run`; raises `OSError` if there can be
+        none. One that is `sharing` has this nursery for its own."""
         ends = [os.pipe() for _ in range(3)]
         (in_read, in_write), (out_read, out_write), (status_read, status_write) = ends
-        request = json.dumps({"environment": dict(environment), "folder": str(Path.cwd())}).encode()
+        request = json.dumps(
+            {"environment": dict(environment), "folder": str(Path.cwd()), "run": run}
+        ).encode()
         try:
             with self._lock:
+                ours = self._socket(environment)
                 fds = [in_read, out_write, stderr.fileno(), status_write]
-                socket.send_fds(self._socket(environment), [request], fds)
+                fds += [ours.fileno()] if sharing else []
+                socket.send_fds(ours, [request], fds)
         finally:
             for given in (in_read, out_write, status_write):
                 os.close(given)
@@ -80,20 +119,26 @@ class Nursery:
             os.fdopen(in_write, "w", encoding="utf-8"),
             os.fdopen(out_read, encoding="utf-8"),
             os.fdopen(status_read, encoding="ascii"),
+            self._note,
         )
 
     def stop(self) -> None:
         """End it; its children see the end of their stdin when we do."""
-        if self._process:
+        if self._ours:
             self._ours.close()
+            self._ours = None
+        if self._process:
             self._process.kill()
             self._process.wait()
             self._process = None
 
+    def _note(self, peak: int) -> None:
+        self.peak = max(self.peak, peak)
+
     def _socket(self, environment: Mapping[str, str]) -> socket.socket:
         if self._process and self._process.poll() is not None:
             self.stop()
-        if not self._process:
+        if not self._ours:
             self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._process = subprocess.Popen(
                 # -P: a file in the user's folder must not stand in for a library of its name.
@@ -124,9 +169,11 @@ def _import_libraries() -> None:
     _ = transformers.T5EncoderModel, transformers.CLIPTextModel, transformers.T5TokenizerFast
 
 
-def _serve(own: socket.socket, run: Callable[[], None]) -> None:
+def _serve(own: socket.socket) -> None:
+    from huggingface_hub import constants
+
     while True:
-        message, fds, _, _ = socket.recv_fds(own, _MOST, 4)
+        message, fds, _, _ = socket.recv_fds(own, _MOST, 5)
         if not message:
             return
         request = json.loads(message)
@@ -135,33 +182,41 @@ def _serve(own: socket.socket, run: Callable[[], None]) -> None:
             own.close()
             for place, given in enumerate(fds[:3]):
                 os.dup2(given, place)
-            for given in fds:
+            for given in fds[:4]:
                 os.close(given)
             os.environ.clear()
             os.environ.update(request["environment"])
             os.chdir(request["folder"])
-            run()
+            # Both are loaded, and have looked at the environment.
+            heed_limit()
+            constants.HF_HUB_OFFLINE = request["environment"].get("HF_HUB_OFFLINE") == "1"
+            # Not the `NURSERY` of this module, which runs as `__main__`.
+            module = importlib.import_module(request["run"])
+            for given in fds[4:]:
+                nursery = importlib.import_module("fluxconv.validators.nursery")
+                nursery.NURSERY.adopt(socket.socket(fileno=given))
+            module.main()
             return
-        for given in fds[:3]:
+        for given in (*fds[:3], *fds[4:]):
             os.close(given)
         os.write(fds[3], f"{pid}\n".encode())
         threading.Thread(target=_report_end, args=(pid, fds[3]), daemon=True).start()
 
 
 def _report_end(pid: int, status: int) -> None:
-    _, code = os.waitpid(pid, 0)
+    _, code, usage = os.wait4(pid, 0)
+    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     with suppress(BrokenPipeError):  # whoever asked is gone
-        os.write(status, f"{os.waitstatus_to_exitcode(code)}\n".encode())
+        os.write(status, f"{os.waitstatus_to_exitcode(code)} {peak}\n".encode())
     os.close(status)
 
 
 def main() -> None:
     """Import, then fork until the other end of the socket is closed."""
-    from fluxconv.validators import worker
-
+    importlib.import_module(_WORKER)
     own = socket.socket(fileno=int(sys.argv[1]))
     _import_libraries()
-    _serve(own, worker.main)
+    _serve(own)
 
 
 if __name__ == "__main__":

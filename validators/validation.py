@@ -67,6 +67,7 @@ def validate(
     *,
     settings: Settings | None = None,
     options: Options | None = None,
+    hashes: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Report, ...]:
     """Compare each variant with the checkpoint it was made from and write its report.
@@ -75,7 +76,8 @@ def validate(
     not taken to the next, unless `keep_going`. The source is drawn once, and what was measured
     before is not measured again (see `kept`). `report.json` and `images/` of a variant are replaced
     when the new ones are complete; a failed verdict is a report like any other. Without `settings`,
-    those of the reference are used (see `load_settings`).
+    those of the reference are used (see `load_settings`); with `hashes`, what `hash_reference` gave
+    for the files as they are, these are not read for it once more.
 
     Raises `BadInput` if the reference is not the variants' source (unless `force`; the report then
     says so) or if settings or thresholds are wrong, `MissingRequirement` for a device that is not
@@ -89,7 +91,7 @@ def validate(
     rows = load_thresholds(options.thresholds)
     limits = [rows.for_bits(variant.backend.bits) for variant in variants]
     sizes = check_sizes(variants, reference, force=options.force)
-    hashes = hash_reference(reference, progress)
+    hashes = hashes or hash_reference(reference, progress)
     contents = check_hashes(variants, reference, hashes, force=options.force)
     source = SourceDrawings(
         reference, hashes, settings, options.device, options.mode, progress, options.cache

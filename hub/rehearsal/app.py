@@ -13,9 +13,9 @@ import logging
 import re
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -130,8 +130,14 @@ ENDPOINTS = (
 )
 
 
-def create_app(directory: Path | Store, *, middleware: Sequence[Middleware] = ()) -> Starlette:
-    """The application for a folder (opened here) or for a store that is already open."""
+def create_app(
+    directory: Path | Store,
+    *,
+    middleware: Sequence[Middleware] = (),
+    run: Callable[[], Mapping[str, Any]] | None = None,
+) -> Starlette:
+    """The application for a folder (opened here) or for a store that is already open. `run` looks
+    at the run of a recipe that a page shows."""
     store = directory if isinstance(directory, Store) else Store(directory)
     for repo in store.repositories():
         xet.sweep(store, repo)
@@ -146,7 +152,7 @@ def create_app(directory: Path | Store, *, middleware: Sequence[Middleware] = ()
     routes = [Route(e.path, _route(store, e), methods=[e.method]) for e in ENDPOINTS]
     routes.append(Route(_CONTENT, upload, methods=["PUT"]))
     routes.append(Route(_CONTENT + "/part/{number:int}", upload_part, methods=["PUT"]))
-    routes += pages.routes(store)
+    routes += pages.routes(store, run)
     app = Starlette(
         routes=routes,
         middleware=[*middleware, Middleware(_UndecodedPath), Middleware(_RequestId)],

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from starlette.middleware import Middleware
@@ -46,12 +47,14 @@ def serve(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     faults: Sequence[Fault] = (),
     allow_remote: bool = False,
+    run: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
     """Serve a folder until the process is interrupted; port 0 takes a free one.
 
     ``ready`` is called with the address as soon as it answers. ``user`` and ``organizations``
     (``NAME`` or ``NAME:ROLE``) name the first accounts of a new folder; an existing one keeps its
-    own. ``faults`` are in force from the first request on.
+    own. ``faults`` are in force from the first request on. ``run`` looks at the run of a recipe,
+    as ``fluxconv status --json`` prints it, for a page of its own.
     """
     listener = _listen(host, port, allow_remote)
     with listener, _open_store(directory, user, organizations, limits) as store:
@@ -59,7 +62,7 @@ def serve(
         state.add(faults)
         injection = Middleware(Injection, store=store, faults=state, admin=admin_app(store, state))
         config = uvicorn.Config(
-            create_app(store, middleware=[injection]),
+            create_app(store, middleware=[injection], run=run),
             http=Protocol,
             ws="none",
             log_level="warning",

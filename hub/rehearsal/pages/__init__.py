@@ -22,6 +22,7 @@ host. Pictures of other hosts are shown as links. There is no JavaScript at all.
 ``lists.py``           the start, an account, a collection
 ``repositories.py``    the card of a repository, its files, one file, its history
 ``conversations.py``   discussions, pull requests, the button on a gate
+``runs.py``            the run of a recipe, for its owner
 ``contents.py``        the contents of files for pictures and downloads
 ``opened.py``          a repository at a commit, as whoever looks may see it
 ``facts.py``           what the metadata of a card says

@@ -16,6 +16,9 @@ from fluxconv.hub.rehearsal.errors import HubError
 from fluxconv.hub.rehearsal.pages.access import Access
 from fluxconv.hub.rehearsal.store import Store
 
+#: A run as it stands, as `fluxconv status --json` prints it.
+Look = Callable[[], Mapping[str, Any]]
+
 _LOG = logging.getLogger("fluxconv.hub.rehearsal")
 # A form of ours holds a token and an address.
 _FORM_LIMIT = 1 << 13
@@ -38,6 +41,7 @@ PAGES = (
     Page("GET", "/", "index"),
     Page("POST", _OURS + "/sign-in", "sign_in"),
     Page("POST", _OURS + "/look", "look_as"),
+    Page("GET", _OURS + "/run", "run"),
     Page("GET", _OURS + "/file" + _REPO + "/{revision}/{path:path}", "content"),
     Page("GET", "/collections" + _REPO, "collection"),
     Page("GET", _REPO + "/tree/{revision}", "files"),
@@ -53,11 +57,15 @@ PAGES = (
 )
 
 
-def routes(store: Store) -> list[Route]:
-    """The routes of all pages; they come after those of the API."""
+def routes(store: Store, run: Look | None = None) -> list[Route]:
+    """The routes of all pages; they come after those of the API. `run` looks at the run of a
+    recipe that one of them shows."""
     access = Access(store.accounts, store.secret)
     static = Route(_OURS + "/styles/{file}", _static, methods=["GET"])
-    return [static, *(_PageRoute(p.path, _view(store, access, p.view), p.method) for p in PAGES)]
+    return [
+        static,
+        *(_PageRoute(p.path, _view(store, access, p.view, run), p.method) for p in PAGES),
+    ]
 
 
 class _PageRoute(Route):
@@ -76,13 +84,15 @@ class _PageRoute(Route):
         return match, child
 
 
-def _view(store: Store, access: Access, name: str) -> Callable[[Request], Awaitable[Response]]:
+def _view(
+    store: Store, access: Access, name: str, run: Look | None
+) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         try:
             body = await _form(request)
         except ClientDisconnect:
             return Response(status_code=499)
-        return await run_in_threadpool(_answer, store, request, body, access, name)
+        return await run_in_threadpool(_answer, store, request, body, access, name, run)
 
     return handle
 
@@ -96,13 +106,15 @@ async def _form(request: Request) -> bytes:
     return body
 
 
-def _answer(store: Store, request: Request, body: bytes, access: Access, name: str) -> Response:
+def _answer(
+    store: Store, request: Request, body: bytes, access: Access, name: str, run: Look | None
+) -> Response:
     # Templates, Markdown and highlighting are loaded when somebody looks: the server starts at
     # once, and a push needs none of them.
     from fluxconv.hub.rehearsal.pages.views import VIEWS
     from fluxconv.hub.rehearsal.pages.visit import Visit
 
-    visit = Visit(store, request, body, access)
+    visit = Visit(store, request, body, access, run)
     try:
         return VIEWS[name](visit)
     except HubError as error:

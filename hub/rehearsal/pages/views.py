@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 
-from fluxconv.hub.rehearsal.pages import contents, conversations, lists, repositories, signing_in
+from fluxconv.hub.rehearsal.pages import (
+    contents,
+    conversations,
+    lists,
+    repositories,
+    runs,
+    signing_in,
+)
 from fluxconv.hub.rehearsal.pages.visit import Visit
 
 VIEWS: Mapping[str, Callable[[Visit], Response]] = {
@@ -24,4 +31,5 @@ VIEWS: Mapping[str, Callable[[Visit], Response]] = {
     "content": contents.content,
     "sign_in": signing_in.sign_in,
     "look_as": signing_in.look_as,
+    "run": runs.run,
 }

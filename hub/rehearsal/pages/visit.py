@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Visit:
     request: Request
     body: bytes
     access: Access
+    run: Callable[[], Mapping[str, Any]] | None = None
 
     @functools.cached_property
     def looker(self) -> Looker:
@@ -72,7 +73,12 @@ class Visit:
 
     def page(self, template: str, *, status: int = 200, **values: Any) -> Response:
         """A page from a template."""
-        values = {"looker": self.looker, "here": self.request.scope["path"], **values}
+        values = {
+            "looker": self.looker,
+            "here": self.request.scope["path"],
+            "has_run": self.run is not None,
+            **values,
+        }
         text = _environment().get_template(f"{template}.html.jinja").render(values)
         headers = {
             "Content-Security-Policy": POLICY,
