@@ -160,9 +160,8 @@ def _making(
         staged(place, overwrite=overwrite, resumable=True) as folder,
         Journal(folder / JOURNAL_NAME, what, fits=partial(fits, item, folder)) as journal,
     ):
-        parts: Mapping[Weight, Written] = {}
-        if not journal.why:
-            parts = written_by(part_journals(folder, what, partial(fits, item, folder)))
+        theirs = part_journals(folder, what, partial(fits, item, folder))
+        parts = {} if journal.why else written_by(theirs)
         if journal.fresh and not parts:
             empty(folder, but=JOURNAL_NAME)
         done = len({*parts, *dict(journal.items())})

@@ -171,7 +171,7 @@ def test_what_is_cancelled_ends(
     assert isinstance(event, Ended)
     assert event.outcome.result
     results = {"fetch.tiny": event.outcome.result}
-    executor.submit(request(graph["part.1"], tmp_path, results))
+    executor.submit(request(graph["part.0"], tmp_path, results))
     found, before = None, list[Event]()
     while found is None:
         event = executor.next(0.1)

@@ -67,7 +67,8 @@ class RayExecutor:
             quiet |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE}
         try:
             _knock(self._address)
-            self._ray.init(self._address, **quiet)
+            # "local": else it would join whatever cluster this machine has.
+            self._ray.init(self._address or "local", **quiet)
         except (OSError, RuntimeError, ValueError) as error:
             where = self._address or "this machine"
             first = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
@@ -174,9 +175,9 @@ class RayExecutor:
         """What a worker must find in the output, to know that it is the same folder."""
         if is_url(output):
             return ""
-        if output not in self._tokens:
+        place = Path(output) / TOKEN
+        if output not in self._tokens or not place.exists():
             self._tokens[output] = secrets.token_hex(8)
-            place = Path(output) / TOKEN
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_text(self._tokens[output])
