@@ -66,7 +66,7 @@ def command(
     from fluxconv.recipes.running import placed, run
     from fluxconv.validators.nursery import NURSERY
 
-    file = placed(read_leniently(recipe), output, executor)
+    file = placed(read_leniently(recipe), output, kind=executor, parts=parts)
     if not dry_run and file.recipe.executor.kind == "local":
         NURSERY.start()  # it imports the libraries while the recipe is checked
     with out.progress() as progress:

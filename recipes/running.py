@@ -54,7 +54,7 @@ def run(
     if isinstance(recipe, str | Path):
         recipe = read_leniently(recipe)
     if not isinstance(recipe, Checked):
-        file = placed(as_file(recipe), output, kind)
+        file = placed(as_file(recipe), output, kind=kind, parts=parts)
         recipe = check(file, at_once=publish, progress=progress or Silent())
     recipe.require()
     checked = recipe if output is None else replace(recipe, output=output.absolute())
@@ -98,15 +98,12 @@ def preview(
     )
 
 
-def placed(
-    file: RecipeFile, output: Path | None, executor: Literal["local", "ray"] | None = None
-) -> RecipeFile:
-    """The recipe with another folder for its variants, and something else to do the work; None
-    leaves each as it is."""
+def placed(file: RecipeFile, output: Path | None, **executor: object) -> RecipeFile:
+    """The recipe with another folder for its variants and other keys of its executor; None leaves
+    each as it is."""
     recipe = file.recipe
     if output is not None:
         recipe = recipe.model_copy(update={"output": str(output.absolute())})
-    if executor is not None:
-        part = recipe.executor.model_copy(update={"kind": executor})
-        recipe = recipe.model_copy(update={"executor": part})
-    return replace(file, recipe=recipe)
+    given = {key: value for key, value in executor.items() if value is not None}
+    part = recipe.executor.model_copy(update=given)
+    return replace(file, recipe=recipe.model_copy(update={"executor": part}))

@@ -248,3 +248,8 @@ def test_every_backend_can_stand_in_a_recipe(tmp_path: Path, tiny_checkpoint: Ch
     found = check(recipe)
     planned = plan(tiny_checkpoint, list(all_backends()))
     assert [v.plan.nbytes for v in found.variants if v.plan] == [each.nbytes for each in planned]
+
+
+def test_parts_need_a_folder(tmp_path: Path) -> None:
+    found = checked(tmp_path, GOOD + "output: memory://out\nexecutor: {parts: 2}\n")
+    assert ["executor.parts"] == [p.key for p in found.problems if "all workers see" in p.sentence]

@@ -43,6 +43,12 @@ def output_of(file: RecipeFile, found: Findings) -> Path | str:
         found.problem(_PLACE, f"{scheme}://: {said}", MissingRequirement.exit_code)
     except ValueError:
         found.problem(_PLACE, f"{scheme}:// is no file system that fsspec knows")
+    if (file.recipe.executor.parts or 1) > 1:
+        found.problem(
+            ("executor", "parts"),
+            "the parts of a pass need a folder that all workers see, and `output` is a URL; do "
+            "without parts",
+        )
     return text
 
 
