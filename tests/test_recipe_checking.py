@@ -84,7 +84,7 @@ WRONG = {
     "card: {sign: release.yaml}": "release.yaml: is no private key to sign with (",
     "card: {blind_tests: [none.json]}": "none.json: no such file",
     "publication: {namespace: 'a/b'}": "'a/b' can be no user or organisation of the Hub",
-    "publication: {namespace: me, collection: '" + "x" * 61 + "'}": "has 61 characters of 60",
+    "publication: {namespace: me, collection: '" + "x" * 61 + "'}": "has 61 characters",
 }
 
 
@@ -252,4 +252,4 @@ def test_every_backend_can_stand_in_a_recipe(tmp_path: Path, tiny_checkpoint: Ch
 
 def test_parts_need_a_folder(tmp_path: Path) -> None:
     found = checked(tmp_path, GOOD + "output: memory://out\nexecutor: {parts: 2}\n")
-    assert ["executor.parts"] == [p.key for p in found.problems if "all workers see" in p.sentence]
+    assert [p.key for p in found.problems if "all workers see" in p.sentence] == ["executor.parts"]
