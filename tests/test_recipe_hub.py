@@ -140,7 +140,7 @@ def test_names_and_rights_on_the_hub_are_looked_at(
     assert not findings(tmp_path, _recipe(row, publication + "  replace: true\n"))
 
     (said,) = findings(tmp_path, _recipe(row, "publication:\n  namespace: somebody-else\n"))
-    assert said.startswith("6: somebody-else: rehearsal is not a member")
+    assert said.startswith("6: somebody-else: rehearsal, whose token it is, is no member")
     monkeypatch.setenv("HF_TOKEN", hub.visitor_token)
     (said,) = findings(tmp_path, _recipe(row, publication))
     assert said.startswith("6: ")
