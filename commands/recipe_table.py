@@ -89,7 +89,22 @@ def _lines(checked: Checked) -> list[str]:
             else []
         ),
         f"done by    {recipe.executor.kind}, on {checked.device}",
+        *([f"publish to {_publication(checked)}"] if recipe.publication else []),
     ]
+
+
+def _publication(checked: Checked) -> str:
+    """Where it goes, and who will see it."""
+    from fluxconv.hub.session import default_endpoint
+
+    part = checked.recipe.publication
+    assert part is not None
+    seen = part.visibility or "public where new, else as it is"
+    gated = {"off": "not gated", None: "gated as the source is"}.get(
+        part.gated, f"gated ({part.gated})"
+    )
+    collection = f', collection "{part.collection}"' if part.collection else ""
+    return f"{default_endpoint()}/{part.namespace}, {seen}, {gated}{collection}"
 
 
 def _checkpoint(checkpoint: CheckedCheckpoint) -> dict[str, Any]:

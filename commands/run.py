@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fluxconv.commands.output import Output, output_options, size
+from fluxconv.converters.errors import UsageError
 
 if TYPE_CHECKING:
     from fluxconv.commands.live import Lines
@@ -67,6 +68,8 @@ def command(
     from fluxconv.validators.nursery import NURSERY
 
     file = placed(read_leniently(recipe), output, kind=executor, parts=parts)
+    if address is not None and file.recipe.executor.kind != "ray":
+        raise UsageError("--address is that of a Ray cluster; give --executor ray with it")
     if not dry_run and file.recipe.executor.kind == "local":
         NURSERY.start()  # it imports the libraries while the recipe is checked
     with out.progress() as progress:
@@ -109,18 +112,20 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
     rows = [
         (
             node.id,
-            "to do" if marker is None else f"{marker.state} already",
+            f"{marker.state} already" if marker else "to do" if certain else "to be looked at",
             "alone" if node.resources.alone else "",
             size(node.resources.memory) if node.resources.memory else "",
             ", ".join(dict.fromkeys(id.partition(".")[0] for id in node.before)),
         )
-        for node, marker in found
+        for node, marker, certain in found
     ]
     data = {
         **checked_data(checked),
         "nodes": [
-            {**node_json(marker), "to_do": False} if marker else {"id": node.id, "to_do": True}
-            for node, marker in found
+            {**node_json(marker), "to_do": False}
+            if marker
+            else {"id": node.id, "to_do": True if certain else None}
+            for node, marker, certain in found
         ],
     }
 
@@ -136,7 +141,9 @@ def _show(out: Output, done: RunResult) -> None:
     from fluxconv.recipes.standing import node_json
 
     now = set(done.done_now)
-    published = done.markers[PUBLISHER].result if PUBLISHER in done.markers else None
+    publisher = done.markers.get(PUBLISHER)
+    # What an earlier run published says nothing of this release.
+    published = publisher.result if publisher and publisher.state == "done" else None
     data = {
         "output": str(done.output),
         "nodes": [{**node_json(m), "now": m.id in now} for m in done.markers.values()],

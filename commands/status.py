@@ -52,6 +52,7 @@ def _told(found: RunStatus) -> str:
     ways = {
         "died": "; run the same recipe again to go on",
         "stopped": "; run the same recipe again to do the rest",
+        "failed": "; look at what failed, and change the recipe or its thresholds",
     }
     return (
         f"{found.recipe}: {found.state}{took}, begun {began} by process {found.pid} on "

@@ -8,7 +8,7 @@ from typing import Any
 
 from fluxconv.converters.errors import NotAVariant, OutputExists
 from fluxconv.converters.journal import JOURNAL_NAME
-from fluxconv.converters.manifest import FileRecord
+from fluxconv.converters.manifest import MANIFEST_NAME, FileRecord
 from fluxconv.converters.progress import Progress
 from fluxconv.converters.staging import restore
 from fluxconv.converters.variant import Variant, open_variant
@@ -28,7 +28,9 @@ def already_made(
     ways_out = "remove it, choose another folder, or give --overwrite"
     try:
         variant = open_variant(place)
-    except NotAVariant:
+    except NotAVariant as error:
+        if (place / MANIFEST_NAME).is_file():
+            raise OutputExists(f"{place}: exists, and is damaged ({error}); {ways_out}") from None
         raise OutputExists(
             f"{place}: exists and is no variant; remove it, or choose another folder"
         ) from None
@@ -41,7 +43,7 @@ def already_made(
     try:
         variant.check_hashes(progress)
     except NotAVariant as damage:
-        raise OutputExists(f"{damage}; {ways_out}") from None
+        raise OutputExists(f"{place}: exists, and is damaged ({damage}); {ways_out}") from None
     return variant
 
 

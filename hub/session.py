@@ -44,6 +44,13 @@ class Session:
         return dict(build_hf_headers(token=self.token or False))
 
 
+def default_endpoint() -> str:
+    """The address in HF_ENDPOINT, else that of the Hub."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or str(constants.ENDPOINT)).rstrip("/")
+
+
 def open_session(
     endpoint: str | None, token: str | None, timeout: float = DEFAULT_TIMEOUT
 ) -> Session:
@@ -52,9 +59,9 @@ def open_session(
 
     Raises `UsageError` for a token that is none, and where it would travel unencrypted.
     """
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import get_token
 
-    found = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
+    found = endpoint or default_endpoint()
     token = token or get_token()
     # Whatever happens from here on, it is not printed.
     remember(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -72,6 +73,8 @@ def _fetch(checkpoint: CheckedCheckpoint, commits: Mapping[str, str]) -> Node:
     if checkpoint.revision is None and opened is not None:
         # What lies on this machine may change without its name changing.
         arguments["files"] = {name: _stamp(path) for name, path in sorted(opened.files.items())}
+        # It has the licence, and is read with the source without being one of its files.
+        arguments["front_matter"] = json.loads(json.dumps(dict(opened.front_matter), default=str))
     return Node(f"fetch.{checkpoint.name}", "fetch", arguments, passing=True)
 
 

@@ -118,6 +118,7 @@ class Drive:
         self._tell()
 
     def _submit(self, node: Node) -> None:
+        self._tries[node.id] = self._tries.get(node.id, 0) + 1
         earlier = self._schedule.earlier.get(node.id)
         self._executors.submit(
             Request(
@@ -163,7 +164,6 @@ class Drive:
         return True
 
     def _started(self, event: Started) -> None:
-        self._tries[event.id] = self._tries.get(event.id, 0) + 1
         # What an earlier run left stays on record until there is something new.
         known = self._schedule.earlier.get(event.id) or Marker(event.id, "waiting")
         marker = replace(

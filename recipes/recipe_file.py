@@ -23,8 +23,8 @@ class RecipeFile:
     problems: tuple[Problem, ...] = ()
 
     def path(self, text: str) -> Path:
-        """The absolute path that a text of the recipe means."""
-        return (self.folder / text).absolute()
+        """The absolute path that a text of the recipe means; `~` is the home folder."""
+        return (self.folder / Path(text).expanduser()).absolute()
 
     def placed(self, problem: Problem) -> Problem:
         """The problem with its line: that of its place, or of the nearest part around it."""

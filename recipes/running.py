@@ -82,18 +82,22 @@ def run(
 
 def preview(
     checked: Checked, *, parts: int | None = None, publish: bool = True, strict: bool = False
-) -> tuple[tuple[Node, Marker | None], ...]:
-    """What a run of this recipe would begin with: every node, with its marker if nothing is known
-    that it would be done again for. Writes nothing."""
+) -> tuple[tuple[Node, Marker | None, bool], ...]:
+    """What a run of this recipe would begin with: every node, with its marker if it is done and
+    nothing is known for which it would be done again, and whether that is certain. Writes
+    nothing."""
     folder = checked.output
     markers = Markers(folder)
     commits = known_commits(checked, markers)
     graph = build(checked, parts=parts, publish=publish, strict=strict, commits=commits)
     schedule = Schedule(graph, markers, folder, library_versions())
     schedule.ready()
+    undone = schedule.undone()
     ends = schedule.finish()
     return tuple(
-        (node, ends[node.id] if ends[node.id].state in ("done", "failed") else None)
+        (node, None, undone.get(node.id, True))
+        if node.id in undone or ends[node.id].state not in ("done", "failed")
+        else (node, ends[node.id], True)
         for node in graph.values()
     )
 

@@ -56,6 +56,13 @@ class Schedule:
             if node.id in wanted and all(self._is_over(id) for id in node.before)
         ]
 
+    def undone(self) -> dict[str, bool]:
+        """The nodes that are not over, as far as anybody can tell now; True for those that are done
+        anew for certain, False where that depends on what comes out of others."""
+        told, settled = self._settle()
+        wanted = self._wanted(told, settled)
+        return {id: id in told for id in self._graph if id in wanted}
+
     def finish(self) -> Mapping[str, Marker]:
         """The ends of all nodes, when nothing runs and nothing can begin."""
         _, settled = self._settle()
@@ -130,9 +137,9 @@ class Schedule:
         return None
 
     def _ended(self, node: Node, state: State, why: str) -> Marker:
-        # What an earlier run left is kept: it may stand again.
+        # What an earlier run left is kept: it may stand again. Its times are those of that run.
         earlier = self.earlier.get(node.id) or Marker(node.id, "waiting")
-        return replace(earlier, state=state, why=why, problem=None)
+        return replace(earlier, state=state, why=why, problem=None, seconds=None, peak_memory=None)
 
     def _as_it_was(self, id: str) -> Marker:
         """The end that an earlier run brought, whatever happened to others since."""

@@ -10,16 +10,17 @@ from typing import Any, Literal
 from fluxconv.converters.errors import BadInput
 from fluxconv.recipes.markers import FOLDER, Marker, Markers, RunRecord
 
-RunState = Literal["running", "finished", "stopped", "died"]
+RunState = Literal["running", "finished", "failed", "stopped", "died"]
 
 
 @dataclass(frozen=True)
 class RunStatus:
     """A run and its nodes, in the order of the graph.
 
-    `state` is `running`, `finished` if every node is done, `stopped` if the run came to its end and
-    something is not done, `died` if its driver is gone without having said so. Of a driver on
-    another machine nobody can tell, so it counts as running.
+    `state` is `running`, `finished` if every node is done, `failed` if the run came to its end and
+    something was not good enough, `stopped` if something only waits to be done, `died` if its
+    driver is gone without having said so. Of a driver on another machine nobody can tell, so it
+    counts as running.
     """
 
     output: Path
@@ -105,4 +106,7 @@ def status(folder: Path | str) -> RunStatus:
 def _state(record: RunRecord, nodes: list[Marker]) -> RunState:
     if record.ended is None:
         return "died" if record.driver.is_gone else "running"
-    return "finished" if all(node.state == "done" for node in nodes) else "stopped"
+    states = {node.state for node in nodes}
+    if states <= {"done"}:
+        return "finished"
+    return "failed" if "failed" in states else "stopped"

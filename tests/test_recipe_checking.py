@@ -251,5 +251,5 @@ def test_every_backend_can_stand_in_a_recipe(tmp_path: Path, tiny_checkpoint: Ch
 
 
 def test_parts_need_a_folder(tmp_path: Path) -> None:
-    found = checked(tmp_path, GOOD + "output: memory://out\nexecutor: {parts: 2}\n")
+    found = checked(tmp_path, GOOD + "output: ftp://host/out\nexecutor: {parts: 2}\n")
     assert [p.key for p in found.problems if "all workers see" in p.sentence] == ["executor.parts"]

@@ -35,6 +35,9 @@ def output_of(file: RecipeFile, found: Findings) -> Path | str:
     scheme, _, rest = text.partition("://")
     if scheme == "file":
         return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
+    if scheme in ("memory", "local"):
+        found.problem(_PLACE, f"{scheme}:// is not shared; choose a folder or an object store")
+        return text
     fsspec = import_module("fsspec")  # it has no types
     try:
         fsspec.get_filesystem_class(scheme)

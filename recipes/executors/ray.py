@@ -145,7 +145,12 @@ class RayExecutor:
             event = ray.get(next(running.events))
         except StopIteration:  # without an end: it was cancelled
             self._gone(id, "it was stopped")
+        except ray.exceptions.TaskCancelledError:
+            self._gone(id, "it was stopped")
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, ray.exceptions.TaskCancelledError):
+                self._gone(id, "it was stopped")
+                return
             del self._running[id]
             self._ready.append(Ended(id, _failed(_of_task(error))))
         except ray.exceptions.RayError as error:

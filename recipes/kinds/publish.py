@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluxconv.converters.errors import CheckFailed
+from fluxconv.converters.errors import CheckFailed, NotAVariant
 from fluxconv.recipes.kinds import Kind, Work, digest
 
 
@@ -17,18 +17,24 @@ def _run(work: Work) -> dict[str, Any]:
     names = list(work.results("card"))
     if not names:
         raise CheckFailed("no variant passed, so there is nothing to publish")
-    done = push(
-        [open_variant(work.output / name) for name in names],
-        wanted["namespace"],
-        collection=wanted["collection"],
-        private=None if visibility is None else visibility == "private",
-        gated=wanted["gated"],
-        replace=wanted["replace"],
-        timeout=wanted["waiting"]["path"],
-        endpoint=wanted["endpoint"],
-        progress=work.progress,
-        on_step=lambda step: work.progress.note(f"{step.place}: {step.step} {step.detail}"),
-    )
+    try:
+        done = push(
+            [open_variant(work.output / name) for name in names],
+            wanted["namespace"],
+            collection=wanted["collection"],
+            private=None if visibility is None else visibility == "private",
+            gated=wanted["gated"],
+            replace=wanted["replace"],
+            timeout=wanted["waiting"]["path"],
+            endpoint=wanted["endpoint"],
+            progress=work.progress,
+            on_step=lambda step: work.progress.note(f"{step.place}: {step.step} {step.detail}"),
+        )
+    except NotAVariant as error:
+        # Its size is what it was, so nothing has noticed; without its folder it is made again.
+        raise NotAVariant(
+            f"{error}; remove that variant's folder and run the recipe again: it is made anew"
+        ) from None
     repositories = [
         {"name": each.name, "url": each.url, "commit": each.commit, "variants": each.variants}
         for each in done.repositories

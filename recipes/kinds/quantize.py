@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,20 +72,40 @@ def outdated(
 ) -> tuple[Backend, ...]:
     """Those of the backends whose variants this release made earlier, of another state of the
     source or with other libraries: they may be replaced."""
+    moved = work.earlier is not None and work.earlier["source"] != fetched["digest"]
+    return tuple(
+        backend
+        for backend, place in _ours(backends, name, work)
+        if moved or has_other_versions(place)
+    )
+
+
+def harmed(backends: Sequence[Backend], name: str, work: Work) -> tuple[Backend, ...]:
+    """Those whose variants this release made earlier, and whose files were changed or lost since:
+    they may be replaced, too. Reads all of them."""
+    from fluxconv.converters.errors import NotAVariant
+    from fluxconv.converters.variant import open_variant
+
+    found = []
+    for backend, place in _ours(backends, name, work):
+        try:
+            open_variant(place).check_hashes(work.progress)
+        except NotAVariant:
+            found.append(backend)
+    return tuple(found)
+
+
+def _ours(backends: Sequence[Backend], name: str, work: Work) -> Iterator[tuple[Backend, Path]]:
+    """The backends whose variants this release made, by their manifests, and where they are."""
     from fluxconv.converters.manifest import MANIFEST_NAME
     from fluxconv.converters.variant import hash_file
 
-    if work.earlier is None:
-        return ()
-    known, moved = work.earlier["variants"], work.earlier["source"] != fetched["digest"]
-    found = []
+    known = work.earlier["variants"] if work.earlier else {}
     for backend in backends:
-        variant = f"{name}-{backend.label}"
-        manifest = work.output / variant / MANIFEST_NAME
-        ours = manifest.is_file() and hash_file(manifest).sha256 == known.get(variant)
-        if ours and (moved or has_other_versions(manifest.parent)):
-            found.append(backend)
-    return tuple(found)
+        place = work.output / f"{name}-{backend.label}"
+        manifest = place / MANIFEST_NAME
+        if manifest.is_file() and hash_file(manifest).sha256 == known.get(place.name):
+            yield backend, place
 
 
 def has_other_versions(variant: Path) -> bool:
@@ -100,17 +120,21 @@ def has_other_versions(variant: Path) -> bool:
 
 def _run(work: Work) -> dict[str, Any]:
     from fluxconv.converters import quantize
+    from fluxconv.converters.errors import OutputExists
 
     fetched = work.only("fetch")
     source = reopened(fetched)
     backends = backends_of(work.arguments)
     device = device_of(work.arguments["device"])
-    again = outdated(backends, source.name, fetched, work)
-    variants: dict[str, Variant] = {}
-    # Two passes only where some stay and some are replaced.
-    for chosen, overwrite in ((again, True), ([b for b in backends if b not in again], False)):
-        if chosen:
-            made = quantize(
+
+    def made(again: tuple[Backend, ...]) -> list[Variant]:
+        # Two passes only where some stay and some are replaced.
+        passes = ((again, True), (tuple(b for b in backends if b not in again), False))
+        return [
+            variant
+            for chosen, overwrite in passes
+            if chosen
+            for variant in quantize(
                 source,
                 chosen,
                 work.output,
@@ -119,8 +143,19 @@ def _run(work: Work) -> dict[str, Any]:
                 overwrite=overwrite,
                 progress=work.progress,
             )
-            variants |= {each.name: each for each in made}
-    return result_of(variants.values(), fetched)
+        ]
+
+    again = outdated(backends, source.name, fetched, work)
+    try:
+        variants = made(again)
+    except OutputExists:
+        broken = harmed([b for b in backends if b not in again], source.name, work)
+        if not broken:
+            raise
+        for backend in broken:
+            work.progress.note(f"{source.name}-{backend.label}: was harmed, and is made again")
+        variants = made((*again, *broken))
+    return result_of(variants, fetched)
 
 
 KIND = Kind("quantize", 1, _run, stands, packages)
