@@ -146,7 +146,7 @@ def test_variant_that_fails_stops_no_other(unfair: Path) -> None:
     with pytest.raises(CheckFailed, match=rf"validate\.{OTHER}: .* RMS error"):
         done.require()
     found = status(unfair / "out")
-    assert found.state == "stopped"
+    assert found.state == "failed"
     # A verdict holds until something else is asked for.
     assert again(unfair, validation=UNFAIR).done_now == ()
     assert again(unfair).markers[f"validate.{OTHER}"].state == "done"

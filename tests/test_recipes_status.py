@@ -67,7 +67,7 @@ def test_running_ended_and_died_are_told_apart(output: Path) -> None:
     assert status(output).state == "running"
     leave(output, Driver.this(), ended=1e9 + 60)
     found = status(output)
-    assert (found.state, found.seconds) == ("stopped", 60)
+    assert (found.state, found.seconds) == ("failed", 60)
     assert {node.id: node.state for node in found.nodes}["quantize.x"] == "waiting"
 
 
@@ -142,7 +142,7 @@ def test_page_is_for_the_owner_alone_and_takes_nothing_for_markup(
         assert word in page
     leave(output, Driver.this(), ended=1e9 + 5)
     page = browser.open(f"{served.url}/-/run").read().decode()
-    assert "stopped" in page and 'http-equiv="refresh"' not in page
+    assert "failed" in page and 'http-equiv="refresh"' not in page
     (output / ".fluxconv-run" / "run.json").unlink()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         browser.open(f"{served.url}/-/run")

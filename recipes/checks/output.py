@@ -36,7 +36,8 @@ def output_of(file: RecipeFile, found: Findings) -> Path | str:
     if scheme == "file":
         return Path(os.path.realpath(f"/{rest.lstrip('/')}"))
     if scheme in ("memory", "local"):
-        found.problem(_PLACE, f"{scheme}:// is not shared; choose a folder or an object store")
+        where = visible(text, 200)
+        found.problem(_PLACE, f"{where}: is the memory of one process; choose what all share")
         return text
     fsspec = import_module("fsspec")  # it has no types
     try:
