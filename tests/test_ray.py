@@ -32,6 +32,8 @@ from fluxconv.recipes.executors.ray import RayExecutor, import_ray
 from fluxconv.recipes.executors.ray_agent import TOKEN
 from fluxconv.recipes.graph import Node, Resources
 
+pytestmark = pytest.mark.slow
+
 if find_spec("ray") is None:
     pytest.skip("Ray is not installed", allow_module_level=True)
 
@@ -91,7 +93,6 @@ def test_the_bytes_are_those_of_this_machine_whoever_is_killed(
     assert hosts == {os.uname().nodename}
 
 
-@pytest.mark.slow
 def test_a_whole_node_is_killed(
     tiny_checkpoint: Checkpoint, tiny_variants: dict[str, Variant], tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from fluxconv.recipes.executors.base import (
 
 NODES = (
     "quantize.tiny-flux",
-    pytest.param("reference.tiny-flux", marks=pytest.mark.slow),
+    "reference.tiny-flux",
     f"validate.{VARIANT}",
 )
 
@@ -180,6 +180,8 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({largest // 2}, resource.RLIM_INFINITY))
 from fluxconv.commands.main import run
+
+pytestmark = pytest.mark.slow
 sys.exit(run(["run", {str(recipe)!r}, "--json", "-q"]))
 """
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)

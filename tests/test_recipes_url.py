@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hub_client import USER
 from huggingface_hub import HfApi
 from releases import VARIANT, write_recipe
@@ -17,6 +18,8 @@ from shared_file_system import install
 from fluxconv.converters import open_variant
 from fluxconv.converters.progress import Silent
 from fluxconv.hub.rehearsal import RehearsalHub
+
+pytestmark = pytest.mark.slow
 
 
 def test_release_goes_to_a_url_and_from_there_to_the_hub(
