@@ -60,6 +60,7 @@ def test_without_a_compiler_they_are_slower_and_say_so(tmp_path: Path) -> None:
     assert said.count("torch cannot compile the GGUF encoders here") == 1 and not silence
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_was_compiled_outlives_a_restart(tmp_path: Path) -> None:
     """It lies in the user's cache, and not in the temporary folder that torch takes by itself; from

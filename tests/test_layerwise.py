@@ -123,6 +123,7 @@ def test_a_weight_beyond_the_range_is_refused(
             backend.encode(weight, planned)
 
 
+@pytest.mark.slow
 def test_the_snippet_loads_what_was_quantized(
     tiny_variants: dict[str, Variant], tmp_path: Path, hub: RehearsalHub, api: HfApi, repo: str
 ) -> None:

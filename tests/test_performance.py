@@ -44,6 +44,7 @@ def check_figures(found: Performance) -> None:
     assert LIBRARIES < found.memory_loaded < found.memory_peak < 10 * LIBRARIES
 
 
+@pytest.mark.slow
 def test_source_is_measured_like_a_variant(
     tiny_checkpoint: Checkpoint, tiny_variants: dict[str, Variant]
 ) -> None:

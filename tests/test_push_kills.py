@@ -122,6 +122,7 @@ def test_two_pushes_on_one_machine_do_not_meet(pusher: Pusher) -> None:
     pusher.converges()
 
 
+@pytest.mark.slow
 def test_two_pushes_from_two_machines_make_one_commit(
     pusher: Pusher, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_decodes_the_weights_that_a_reloaded_variant_has(
         assert torch.equal(weight, weights[tensor].dequantize()), tensor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [tuple(ARCHITECTURES), ("text_encoder_2",)])
 def test_the_snippet_loads_what_was_quantized(
     parts: tuple[str, ...],

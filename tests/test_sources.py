@@ -59,6 +59,7 @@ def _answer(hub: RehearsalHub, home: Path, *words: object) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_from_hub_to_hub_at_one_commit(hub: RehearsalHub, commit: str, tmp_path: Path) -> None:
     """Quantize a repository at a commit, validate against that commit, publish with its name."""
     home, out = tmp_path / "home", tmp_path / "out"
@@ -104,6 +105,7 @@ def _downloaded(home: Path, repository: str) -> set[str]:
     return {p.relative_to(snapshot).as_posix() for p in snapshot.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 def test_one_file_of_a_repository_with_a_base(
     hub: RehearsalHub, commit: str, single_file: str, tmp_path: Path
 ) -> None:
