@@ -38,7 +38,11 @@ from fluxconv.hub.rehearsal.faults import (
     WrongEtag,
 )
 
-pytestmark = pytest.mark.usefixtures("no_account_of_this_machine", "online_client")
+#: Every row waits for something; together they take minutes.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_account_of_this_machine", "online_client"),
+]
 
 #: Small, so that the weights of the tiny Flux go in several parts.
 LIMITS = Limits(multipart_above=1 << 20, part_size=1 << 20)
@@ -96,7 +100,6 @@ LFS = {"lfs batch", "part", "lfs verify"}
 LATE = {"settings", "refs", "tag", "collections", "new collection", "collection", "item"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "endpoint"), enumerate(ENDPOINTS))
 def test_server_error_once_is_survived(
     pusher: Pusher, monkeypatch: pytest.MonkeyPatch, number: int, endpoint: str
@@ -112,7 +115,6 @@ def test_server_error_once_is_survived(
 
 
 # Without "lfs verify": what has arrived is not checked again by the next try, which then goes on.
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "endpoint"), enumerate(each for each in ENDPOINTS if each != "lfs verify")
 )

@@ -19,7 +19,11 @@ from fluxconv.hub import Step, push
 from fluxconv.hub.rehearsal import Limits, RehearsalHub, running
 from fluxconv.hub.rehearsal.faults import Action, Fault, Injected, StalledAnswer, StalledUpload
 
-pytestmark = pytest.mark.usefixtures("no_account_of_this_machine", "online_client")
+#: Every row waits for something; together they take minutes.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_account_of_this_machine", "online_client"),
+]
 
 COMMIT = "POST /api/models/*/commit/*"
 PART = "PUT /_lfs/*"
@@ -122,7 +126,6 @@ def test_two_pushes_on_one_machine_do_not_meet(pusher: Pusher) -> None:
     pusher.converges()
 
 
-@pytest.mark.slow
 def test_two_pushes_from_two_machines_make_one_commit(
     pusher: Pusher, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -19,7 +19,11 @@ from fluxconv.hub.journal import open_journal
 from fluxconv.hub.rehearsal import Limits, RehearsalHub, running
 from fluxconv.hub.verifying import verify_published
 
-pytestmark = pytest.mark.usefixtures("no_account_of_this_machine", "online_client")
+#: Every row waits for something; together they take minutes.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("no_account_of_this_machine", "online_client"),
+]
 
 MANY = 10
 #: Bytes that only one of them has, in some parts; everything else they share.
