@@ -25,7 +25,8 @@ def remember(token: str | None) -> None:
 
 def redacted(text: str) -> str:
     """`text` without anything that is, or looks like, a token."""
-    for token in _ours:
+    # The longest first: a shorter one may be how it begins.
+    for token in sorted(_ours, key=len, reverse=True):
         text = text.replace(token, "(token)")
     return _TOKEN.sub("(token)", text)
 

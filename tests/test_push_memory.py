@@ -103,6 +103,12 @@ def test_tokens_are_hidden_by_their_form(text: str) -> None:
     assert secret.split("&")[0] not in hidden.replace("(token)", "") and "(token)" in hidden
 
 
+def test_a_token_that_begins_with_another_is_hidden_whole() -> None:
+    for token in ("plainword1", "plainword1andmore", "plainword"):
+        remember(token)
+    assert redacted("it is plainword1andmore.") == "it is (token)."
+
+
 def test_output_hides_our_token_whatever_it_looks_like(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
