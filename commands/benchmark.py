@@ -97,10 +97,13 @@ def command(
     data = found.model_dump(mode="json")
     if output is not None:
         output.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    out.result(data, lambda: _table(out, found))
     measured = [p for each in found.models for p in each.performance]
+    failed = None
     if not any(p.seconds is not None for p in measured):
-        raise CheckFailed(f"nothing could be measured: {measured[0].why}")
+        failed = CheckFailed(f"nothing could be measured: {measured[0].why}")
+    out.result(data, lambda: _table(out, found), failed)
+    if failed is not None:
+        raise failed
 
 
 def _check_output(output: Path | None) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -27,7 +26,8 @@ _MARKS = {
     "left out": ("–", "yellow"),
     "waiting": ("·", "dim"),
 }
-_MOST_ROWS = 30  # of the table; beyond that rows in which all is done are only counted
+#: Which rows are shown first where a terminal is too low for all: those with a node at work, ...
+_URGENCY = ("running", "failed", "left out", "waiting")
 
 
 @dataclass
@@ -137,22 +137,46 @@ class LiveTable(Lines):
             task.done += int(event.arguments[0])
 
     def _render(self) -> Group:
+        height = self._console.size.height
+        tasks = [
+            Text(f"{id}: {task.text}", no_wrap=True, overflow="ellipsis")
+            for id, task in self._tasks.items()
+        ][: height // 2]
         rows: dict[str, list[str]] = {}
         for id in self._states:
             rows.setdefault(id.partition(".")[2], []).append(id)
-        over = [name for name, ids in rows.items() if {self._states[i] for i in ids} == {"done"}]
-        hidden = over if len(rows) > _MOST_ROWS else []
-        table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-        for name, ids in rows.items():
-            if name not in hidden:
-                table.add_row(Text(name), *(self._cell(id) for id in ids))
-        lines = [Text(f"and {len(hidden)} with all done", style="dim")] if hidden else []
-        lines += [
-            Text(f"{id}: {task.text}", no_wrap=True, overflow="ellipsis")
-            for id, task in self._tasks.items()
-        ]
-        return Group(table, *lines)
+        # One line stays for what is hidden, one for the cursor.
+        shown = self._most_urgent(rows, height - len(tasks) - 2)
+        # Rows of the same nodes stand under each other, so that a name has room.
+        tables: dict[tuple[str, ...], Table] = {}
+        for name in shown:
+            kinds = tuple(id.partition(".")[0] for id in rows[name])
+            table = tables.setdefault(kinds, Table(box=None, show_header=False, pad_edge=False))
+            table.add_row(
+                Text(name, no_wrap=True, overflow="ellipsis"),
+                *(self._cell(id) for id in rows[name]),
+            )
+        hidden = [name for name in rows if name not in shown]
+        return Group(*tables.values(), *self._counted(hidden, rows), *tasks)
+
+    def _most_urgent(self, rows: dict[str, list[str]], most: int) -> list[str]:
+        """As many names as there is room for, in the order of the graph."""
+
+        def urgency(name: str) -> int:
+            states = {self._states[id] for id in rows[name]}
+            return next((n for n, state in enumerate(_URGENCY) if state in states), len(_URGENCY))
+
+        chosen = set(sorted(rows, key=urgency)[: max(1, most)])
+        return [name for name in rows if name in chosen]
+
+    def _counted(self, names: list[str], rows: dict[str, list[str]]) -> list[Text]:
+        """A line about the rows for which there is no room."""
+        if not names:
+            return []
+        over = sum({self._states[id] for id in rows[name]} == {"done"} for name in names)
+        done = f", {over} with all done" if over else ""
+        return [Text(f"and {len(names)} more{done}", style="dim")]
 
     def _cell(self, id: str) -> Text:
         mark, style = _MARKS[self._states[id]]
-        return Text(f"{mark} {id.partition('.')[0]}", style=style)
+        return Text(f"{mark} {id.partition('.')[0]}", style=style, no_wrap=True)

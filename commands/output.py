@@ -30,13 +30,23 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
+        self._told: FluxconvError | None = None
 
-    def result(self, data: dict[str, Any], show: Callable[[], None]) -> None:
-        """The command's answer: `data` as one JSON object, or `show()` for people."""
-        if self.as_json:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        else:
+    def result(
+        self,
+        data: dict[str, Any],
+        show: Callable[[], None],
+        failed: FluxconvError | None = None,
+    ) -> None:
+        """The command's answer: `data` as one JSON object, or `show()` for people. If it `failed`,
+        and is going to raise that, the object has the error, too: there is only one."""
+        if not self.as_json:
             show()
+            return
+        if failed is not None:
+            data = {**data, "error": _body(failed)}
+            self._told = failed
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A table on stdout; columns whose heading starts with `>` are numbers."""
@@ -84,12 +94,14 @@ class Output:
 
     def error(self, error: FluxconvError) -> None:
         """One clear sentence, and the JSON object if JSON was asked for."""
-        if self.as_json:
-            kind = type(error).__name__
-            body = {"type": kind, "message": str(error), "exit_code": error.exit_code}
-            body |= error.details
-            click.echo(json.dumps({"error": body}, indent=2))
+        if self.as_json and error is not self._told:
+            click.echo(json.dumps({"error": _body(error)}, indent=2))
         click.echo(f"fluxconv: {error}", err=True)
+
+
+def _body(error: FluxconvError) -> dict[str, Any]:
+    kind = type(error).__name__
+    return {"type": kind, "message": str(error), "exit_code": error.exit_code, **error.details}
 
 
 #: The output of the command that runs; set before its body, read when it fails.

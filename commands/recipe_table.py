@@ -76,13 +76,13 @@ def _lines(checked: Checked) -> list[str]:
         *([f"to write   {size(totals.to_write)}{free}"] if totals.to_write is not None else []),
         *([f"to fetch   {size(totals.to_download)} from the Hub"] if totals.to_download else []),
         *(
-            [f"memory     {size(totals.pass_memory)} beside the libraries for the widest pass"]
+            [f"memory     {size(totals.pass_memory)} for the widest pass, beside the libraries"]
             if totals.pass_memory
             else []
         ),
         *(
             [
-                f"           {size(totals.draw_memory)} to draw with the source, "
+                f"           {size(totals.draw_memory)} to draw with the source, beside them; "
                 f"{size(totals.memory_free)} are free"
             ]
             if totals.draw_memory

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fluxconv.commands.output import Output, output_options, size
-from fluxconv.converters.errors import UsageError
+from fluxconv.converters.errors import FluxconvError, UsageError
 
 if TYPE_CHECKING:
     from fluxconv.commands.live import Lines
     from fluxconv.recipes.checked import Checked
-    from fluxconv.recipes.driving import RunResult
+    from fluxconv.recipes.result import RunResult
 
 
 @click.command("run")
@@ -91,8 +91,10 @@ def command(
             strict=strict,
             watcher=watcher,
         )
-    _show(out, done)
-    done.require()
+    failed = done.error
+    _show(out, done, failed)
+    if failed is not None:
+        raise failed
 
 
 def _watcher(out: Output) -> Lines:
@@ -136,7 +138,7 @@ def _preview(out: Output, checked: Checked, **how: Any) -> None:
     out.result(data, show)
 
 
-def _show(out: Output, done: RunResult) -> None:
+def _show(out: Output, done: RunResult, failed: FluxconvError | None) -> None:
     from fluxconv.recipes.building import PUBLISHER
     from fluxconv.recipes.standing import node_json
 
@@ -147,20 +149,26 @@ def _show(out: Output, done: RunResult) -> None:
     data = {
         "output": str(done.output),
         "nodes": [{**node_json(m), "now": m.id in now} for m in done.markers.values()],
+        "pages": list(done.pages),
         "published": published,
+        "still_published": dict(done.still_published),
     }
 
     def show() -> None:
         out.table("", COLUMNS, [row(marker, marker.id in now) for marker in done.markers.values()])
+        for page in done.pages:
+            out.line(f"pictures and figures: {page}")
         for each in published["repositories"] if published else ():
             out.line(f"published: {each['url']}")
         if published and published["collection"]:
             collection = published["collection"]
             out.line(f"collection {collection['title']}: {collection['url']}")
 
-    out.result(data, show)
+    out.result(data, show, failed)
     for marker in (*done.failed, *done.left_out):
         out.note(f"{marker.id}: {marker.state}: {marker.why}")
+    for name, url in done.still_published.items():
+        out.note(f"{name}: not published by this run; what an earlier one published stays at {url}")
     before = sum(marker.state == "done" and id not in now for id, marker in done.markers.items())
     undone = sum(marker.state != "done" for marker in done.markers.values())
     out.note(f"{done.output}: {len(now)} done now, {before} before, {undone} not done")

@@ -142,15 +142,20 @@ def command(
 def _show(out: Output, reports: tuple[Report, ...], folder: Path | None) -> None:
     page = str(folder / "report.html") if folder else None
     data = {"reports": [report.model_dump(mode="json") for report in reports], "page": page}
-    out.result(data, lambda: _table(out, reports))
+    failed = [report for report in reports if not report.verdict.passed]
+    error = _failure(failed, len(reports)) if failed else None
+    out.result(data, lambda: _table(out, reports), error)
     if page:
         out.note(f"side by side: {page}")
-    failed = [report for report in reports if not report.verdict.passed]
     out.note(f"{len(reports) - len(failed)} of {len(reports)} passed")
-    if failed:
-        why = "; ".join(c.text for c in failed[0].verdict.checks if not c.passed)
-        names = ", ".join(report.variant for report in failed)
-        raise CheckFailed(f"{len(failed)} of {len(reports)} failed ({names}): {why}")
+    if error is not None:
+        raise error
+
+
+def _failure(failed: list[Report], of: int) -> CheckFailed:
+    why = "; ".join(c.text for c in failed[0].verdict.checks if not c.passed)
+    names = ", ".join(report.variant for report in failed)
+    return CheckFailed(f"{len(failed)} of {of} failed ({names}): {why}")
 
 
 def _reports_there(opened: list[Variant]) -> tuple[Report, ...]:

@@ -67,9 +67,10 @@ def command(
 
     data = [{**asdict(each), "is_well": each.is_well} for each in found]
     harmed = [each.name for each in found if not each.is_well]
-    out.result({"variants": data}, show)
+    failed = CheckFailed(f"{', '.join(harmed)}: not what it should be; see above")
+    out.result({"variants": data}, show, failed if harmed else None)
     if harmed:
-        raise CheckFailed(f"{', '.join(harmed)}: not what it should be; see above")
+        raise failed
 
 
 def _row(each: Verification) -> tuple[str, ...]:

@@ -90,9 +90,11 @@ def publish_collection(
     journal: Journal,
     *,
     private: bool,
+    public: bool = False,
 ) -> PublishedCollection:
     """Make the collection of that title hold each repository in `notes`, in that order, with its
-    note.
+    note. A new one is private if `private`; one that exists and is private becomes public if
+    `public`.
 
     Other items stay where they are, and so does a description that somebody else wrote. Whatever
     gets no answer is looked at before it is tried again. Raises `HubUnreachable`, `HubRefused` or
@@ -119,6 +121,8 @@ def publish_collection(
                 if _remembered(journal) != found.slug:
                     journal.note("collection", slug=found.slug)
                 _fill(session, found, description, notes)
+                if public and found.private:
+                    session.api.update_collection_metadata(found.slug, private=False)
             return _described(session, title, first, found, notes)
         except Unclear:
             if not attempts.wait():

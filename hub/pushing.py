@@ -130,7 +130,7 @@ def push(
             )
         listed = None
         if title is not None:
-            listed = _list(run, namespace, title, variants, notes, endings)
+            listed = _list(run, namespace, title, variants, notes, endings, public=private is False)
     return PushResult(session.endpoint, done, listed, dry_run)
 
 
@@ -219,6 +219,8 @@ def _list(
     variants: Sequence[Variant],
     notes: dict[str, str],
     endings: Sequence[Ending],
+    *,
+    public: bool,
 ) -> PublishedCollection:
     place = f"{namespace}, collection {title}"
     if run.wishes.dry_run:
@@ -235,6 +237,7 @@ def _list(
             notes,
             journal,
             private=all(ending.private for ending in endings),
+            public=public,
         )
     except HubError as error:
         raise type(error)(

@@ -23,6 +23,7 @@ SIGNATURE = "model.sig"
 #: Where the password of an encrypted key is taken from: never from a command line.
 PASSWORD = "FLUXCONV_KEY_PASSWORD"
 _LARGEST = 8 << 20
+_MADE = "made with `openssl ecparam -genkey -name prime256v1 -noout`"
 
 
 class BadSignature(CheckFailed):
@@ -65,11 +66,12 @@ def signer(private_key: Path) -> tuple[Any, bytes | None]:
         config = signing.Config().use_elliptic_key_signer(
             private_key=private_key, password=password
         )
+    except FileNotFoundError:
+        raise BadInput(f"{private_key}: no such file; it is to be a private key {_MADE}") from None
     except (OSError, ValueError, TypeError) as error:
         raise BadInput(
-            f"{private_key}: is no private key to sign with ({_first(error)}); make one with "
-            "`openssl ecparam -genkey -name prime256v1 -noout`, and give the password of an "
-            f"encrypted one in {PASSWORD}"
+            f"{private_key}: is no private key to sign with ({_first(error)}); use one {_MADE}, "
+            f"and give the password of an encrypted one in {PASSWORD}"
         ) from None
     return config, password
 

@@ -9,11 +9,11 @@ from fluxconv.converters.lazy import lazy
 if TYPE_CHECKING:
     from fluxconv.recipes.checked import Checked
     from fluxconv.recipes.checking import check
-    from fluxconv.recipes.driving import RunResult
     from fluxconv.recipes.executors.base import Executor
     from fluxconv.recipes.markers import Marker
     from fluxconv.recipes.reading import read_recipe
     from fluxconv.recipes.recipe import Recipe
+    from fluxconv.recipes.result import RunResult
     from fluxconv.recipes.running import run
     from fluxconv.recipes.standing import RunStatus, status
     from fluxconv.recipes.watching import Watcher
@@ -41,7 +41,7 @@ __getattr__ = lazy(
         "Marker": "markers",
         "read_recipe": "reading",
         "Recipe": "recipe",
-        "RunResult": "driving",
+        "RunResult": "result",
         "run": "running",
         "RunStatus": "standing",
         "status": "standing",

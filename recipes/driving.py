@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +24,7 @@ from fluxconv.recipes.executors.base import (
 from fluxconv.recipes.executors.local import LocalExecutor
 from fluxconv.recipes.graph import Graph, Node
 from fluxconv.recipes.markers import Driver, Marker, Markers, RunRecord, State, recorded_nodes
+from fluxconv.recipes.result import RunResult
 from fluxconv.recipes.scheduling import Schedule
 from fluxconv.recipes.watching import Watcher
 
@@ -32,33 +32,6 @@ _TRIES = 2  # of a node whose process or machine is lost
 #: Problems that go away without the recipe being changed: the node waits for the next run.
 _WAITING = {DiskFull.__name__, Interrupted.__name__, HubUnreachable.__name__}
 _TICK = 0.2  # seconds between two looks at what the executor has to say
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended: the markers of all nodes, in the order of the graph, and those that were
-    done in this run. `output` is the folder of the release."""
-
-    output: Path | str
-    graph: Graph
-    markers: Mapping[str, Marker]
-    done_now: tuple[str, ...]
-
-    @property
-    def failed(self) -> tuple[Marker, ...]:
-        """The nodes that were not done well, and those that wait for a later run."""
-        return tuple(m for m in self.markers.values() if m.state in ("failed", "waiting"))
-
-    @property
-    def left_out(self) -> tuple[Marker, ...]:
-        """The nodes that could not be done because of these."""
-        return tuple(m for m in self.markers.values() if m.state == "left out")
-
-    def require(self) -> None:
-        """Raise the error of the first node that was not done well, if there is one."""
-        for marker in self.failed:
-            problem = marker.problem or Problem("CheckFailed", marker.why or "not done")
-            raise replace(problem, message=f"{marker.id}: {problem.message}").error()
 
 
 class Drive:
@@ -164,11 +137,13 @@ class Drive:
         return True
 
     def _started(self, event: Started) -> None:
-        # What an earlier run left stays on record until there is something new.
+        # What an earlier run left stays on record until there is something new; but from here on
+        # it may not be all there is, so no key vouches for it.
         known = self._schedule.earlier.get(event.id) or Marker(event.id, "waiting")
         marker = replace(
             known,
             state="running",
+            key=None,
             started=time.time(),
             ended=None,
             seconds=None,

@@ -24,6 +24,7 @@ from fluxconv.recipes.graph import Graph, Node, Result
 from fluxconv.recipes.kinds import digest, get_kind
 
 FOLDER = ".fluxconv-run"
+_PADDING = 64  # bytes at the end of `run.json`, for the time at which the run ends
 State = Literal["waiting", "running", "done", "failed", "left out"]
 
 
@@ -154,8 +155,14 @@ class Markers:
             return None
 
     def write_run(self, record: RunRecord) -> None:
-        """Put the record of this run in place; raises `DiskFull`."""
-        _write(self.folder / "run.json", asdict(record))
+        """Put the record of this run in place; raises `DiskFull`. That it ended needs no room: else
+        it would look like one that was killed."""
+        file = self.folder / "run.json"
+        try:
+            _write(file, asdict(record), padding=_PADDING)
+        except DiskFull:
+            if record.ended is None or not _overwrite(file, asdict(record)):
+                raise
 
 
 def key_of(node: Node, inputs: Mapping[str, Result], versions: Mapping[str, str]) -> str:
@@ -201,12 +208,15 @@ def _read(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write(file: Path, data: Mapping[str, Any]) -> None:
+def _text(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+
+
+def _write(file: Path, data: Mapping[str, Any], padding: int = 0) -> None:
     partial = file.with_name(f".{file.name}.partial")
     try:
         with partial.open("w", encoding="utf-8") as stream:
-            json.dump(data, stream, ensure_ascii=False, indent=1)
-            stream.write("\n")
+            stream.write(_text(data) + " " * padding)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)
@@ -216,6 +226,22 @@ def _write(file: Path, data: Mapping[str, Any]) -> None:
         with suppress(OSError):
             partial.unlink()
         raise DiskFull(f"{file}: no room left; make room and run again") from None
+
+
+def _overwrite(file: Path, data: Mapping[str, Any]) -> bool:
+    """Write within the room that the file has already; whether that was enough."""
+    try:
+        new = _text(data).encode("utf-8")
+        size = file.stat().st_size
+        if len(new) > size:
+            return False
+        with file.open("r+b") as stream:
+            stream.write(new.ljust(size))
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        return False
+    return True
 
 
 def _born(pid: int) -> str | None:

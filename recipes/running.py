@@ -10,7 +10,7 @@ from fluxconv.converters.progress import Progress, Silent
 from fluxconv.recipes.building import build
 from fluxconv.recipes.checked import Checked
 from fluxconv.recipes.checking import check
-from fluxconv.recipes.driving import Drive, RunResult
+from fluxconv.recipes.driving import Drive
 from fluxconv.recipes.executors import open_executor
 from fluxconv.recipes.executors.base import Executor, library_versions
 from fluxconv.recipes.graph import Node
@@ -19,6 +19,7 @@ from fluxconv.recipes.moving import known_commits, refuse_moved
 from fluxconv.recipes.reading import read_leniently
 from fluxconv.recipes.recipe import Recipe
 from fluxconv.recipes.recipe_file import RecipeFile, as_file
+from fluxconv.recipes.result import RunResult
 from fluxconv.recipes.scheduling import Schedule
 from fluxconv.recipes.watching import ProgressWatcher, Watcher
 

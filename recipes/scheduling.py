@@ -154,7 +154,9 @@ class Schedule:
     def _result(self, id: str) -> Result | None:
         """What a node left that is over, if it was done; also one that is not good enough."""
         marker = self.now.get(id)
-        return marker.result if marker is not None and marker.state in ("done", "failed") else None
+        if marker is None or marker.state not in ("done", "failed") or marker.problem is not None:
+            return None  # where there is a problem, the result is that of an earlier run
+        return marker.result
 
     def _stands(self, id: str) -> bool:
         marker = self.earlier[id]

@@ -84,8 +84,9 @@ def status(folder: Path | str) -> RunStatus:
     state = _state(record, nodes)
     if state != "running":
         # Whoever was at work when the driver died has died with it.
+        end = "died" if state == "died" else "ended"
         nodes = [
-            replace(node, state="waiting", why="was at work when the run died")
+            replace(node, state="waiting", why=f"was at work when the run {end}")
             if node.state == "running"
             else node
             for node in nodes

@@ -28,8 +28,9 @@ def write_starter(file: Path, checkpoint: str | None = None) -> tuple[Path, ...]
     wanted = checkpoint or _DEFAULT
     here = Path(wanted)
     if here.exists():
-        # Paths of a recipe are relative to its own folder.
-        wanted = os.path.relpath(here.absolute(), file.absolute().parent.resolve())
+        if not here.is_absolute():
+            # Paths of a recipe are relative to its own folder.
+            wanted = os.path.relpath(here.absolute(), file.absolute().parent.resolve())
     elif not MAY_BE_ON_HUB.fullmatch(wanted):
         raise CheckpointNotFound(
             f"{visible_path(wanted)}: no such folder or file, and no name on the Hub (owner/name)"

@@ -151,6 +151,19 @@ def test_collection_lists_in_order_and_keeps_what_others_put_there(
     assert api.get_collection(decoy.slug).description == "Somebody's own."
 
 
+def test_collection_becomes_public_with_what_it_lists_and_stays_otherwise(
+    pusher: Pusher, api: HfApi
+) -> None:
+    title = "Seen by whom"
+    slug = api.create_collection(title, namespace=USER, private=True).slug
+    for asked, private in (((), True), (("--private",), True), (("--public",), False)):
+        assert pusher.run("--collection", title, *asked).code == 0
+        assert api.get_collection(slug).private is private
+    # What others see in it is not hidden with one repository.
+    assert pusher.run("--collection", title, "--private").code == 0
+    assert not api.get_collection(slug).private
+
+
 def test_dry_run_needs_no_token_for_public_things_and_tells_every_file(
     pusher: Pusher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

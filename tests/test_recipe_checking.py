@@ -80,7 +80,7 @@ WRONG = {
     "validation: {offload: model}": "moves weights between main memory and a GPU",
     "validation: {cache: release.yaml}": "release.yaml: is no folder",
     "performance: {modes: [plain, offlod-model]}": "did you mean offload-model",
-    "card: {sign: none.pem}": "none.pem: is no private key to sign with (",
+    "card: {sign: none.pem}": "none.pem: no such file; it is to be a private key",
     "card: {sign: release.yaml}": "release.yaml: is no private key to sign with (",
     "card: {blind_tests: [none.json]}": "none.json: no such file",
     "publication: {namespace: 'a/b'}": "'a/b' can be no user or organisation of the Hub",
@@ -102,7 +102,7 @@ ROWS = {
     "{backend: bnb-nf4, options: {double_quant: maybe}}": "'maybe' is not one of true, false",
     "{backend: torchao-int8, skip: ['(']}": "'(' is not a regular expression",
     "{backend: torchao-int8, skip: [nowhere]}": "'nowhere' matches no module of tiny-flux",
-    "{backend: bnb-nf4, effort: fast}": "only GGUF backends with blocks search; remove it",
+    "{backend: bnb-nf4, effort: fast}": "only GGUF backends with blocks search; remove `effort`",
     "{backend: gguf-q2_k, importance: no.dat}": "no.dat: no such file",
     "{backend: gguf-q8_0, effort: fast}": "`effort` changes no byte of its files; remove it",
     "{backend: torchao-int4, options: {packing: plain, algorithm: hqq}}": "tile_packed_to_4d only",
@@ -156,6 +156,7 @@ def test_a_source_without_a_licence_cannot_be_published(tmp_path: Path) -> None:
     (said,) = findings(tmp_path, "checkpoints: [copy]\nbackends: [torchao-int8]\n")
     assert said.startswith("1: ")
     assert "states no licence" in said
+    assert "again" not in said  # nothing was made yet
 
 
 def test_what_the_recipe_makes_cannot_be_what_it_is_made_of(

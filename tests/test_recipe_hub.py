@@ -159,6 +159,17 @@ def test_a_missing_token_is_told_and_refused_where_the_work_begins(
     at_once = check(read_recipe(tmp_path / "release.yaml"), at_once=True)
     (problem,) = at_once.problems
     assert (problem.line, problem.exit_code) == (5, 5)
+    # It hides nothing that can be seen without one.
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    api.create_repo(f"{USER}/tiny-flux-bnb-nf4", exist_ok=True)
+    commit(api, f"{USER}/tiny-flux-bnb-nf4", {"model.bin": b"of somebody else"})
+    checked(tmp_path, _recipe(str(TINY), f"publication: {{namespace: {USER}}}\n"))
+    said = [
+        each.sentence
+        for each in check(read_recipe(tmp_path / "release.yaml"), at_once=True).problems
+    ]
+    assert len(said) == 2 and "no token" in said[0] + said[1]
+    assert "has files that fluxconv did not publish" in said[0] + said[1]
 
 
 def test_without_a_hub_everything_else_is_checked(

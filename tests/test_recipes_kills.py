@@ -17,15 +17,15 @@ from fluxconv.converters.errors import DiskFull
 from fluxconv.converters.progress import Silent
 from fluxconv.converters.variant import hash_file
 from fluxconv.recipes import run, status
-from fluxconv.recipes.executors.base import (
-    Progressed,
-)
+from fluxconv.recipes.executors.base import Progressed
 
 NODES = (
     "quantize.tiny-flux",
     "reference.tiny-flux",
     f"validate.{VARIANT}",
 )
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +180,6 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({largest // 2}, resource.RLIM_INFINITY))
 from fluxconv.commands.main import run
-
-pytestmark = pytest.mark.slow
 sys.exit(run(["run", {str(recipe)!r}, "--json", "-q"]))
 """
     done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)

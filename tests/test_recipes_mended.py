@@ -106,5 +106,24 @@ def test_nothing_is_called_published_that_was_not(
     (made / "strict.yaml").write_text(text, "utf-8")
     recipe = str(write_recipe(made, validation={"thresholds": "strict.yaml"}, **parts))
     assert fluxconv(["run", recipe, "--json"]) == 1
-    said = capsys.readouterr().out
-    assert '"publish.release"' in said and '"repositories"' not in said
+    found = json.loads(capsys.readouterr().out)
+    assert found["published"] is None and found["error"]["type"] == "CheckFailed"
+    place = f"{hub.url}/{USER}/{VARIANT}"
+    assert found["still_published"] == {VARIANT: place}
+    assert fluxconv(["run", recipe]) == 1
+    said = capsys.readouterr().err
+    assert f"{VARIANT}: not published by this run; what an earlier one published" in said
+    # Where others are published, what was before is told as well, until it passes again.
+    text = DEFAULT.read_text("utf-8").replace("psnr_mean: {limit: 20,", "psnr_mean: {limit: 200,")
+    (made / "strict.yaml").write_text(text, "utf-8")
+    parts["backends"] = [BACKEND, "bnb-nf4"]
+    recipe = str(write_recipe(made, validation={"thresholds": "strict.yaml"}, **parts))
+    assert fluxconv(["run", recipe, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [each["variants"] for each in found["published"]["repositories"]] == [
+        ["tiny-flux-bnb-nf4"]
+    ]
+    assert found["still_published"] == {VARIANT: place}
+    assert (made / found["pages"][0]).is_file()
+    assert fluxconv(["run", str(write_recipe(made, **parts)), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["still_published"] == {}

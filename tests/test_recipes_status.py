@@ -162,6 +162,34 @@ def test_page_in_a_browser(served: Served, width: int) -> None:
         assert noticed == []
 
 
+def test_run_that_ends_on_a_full_disk_has_not_died(output: Path) -> None:
+    limited = f"""
+import resource, signal, sys
+from dataclasses import replace
+from pathlib import Path
+sys.path[:0] = {sys.path!r}
+from fluxconv.converters.errors import DiskFull
+from fluxconv.recipes.markers import Markers
+markers = Markers(Path({str(output)!r}))
+record = markers.read_run()
+size = (markers.folder / "run.json").stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+try:
+    markers.write_run(replace(record, recipe="long" * 20))
+except DiskFull:
+    markers.write_run(replace(record, ended=1e9 + 60.123456))
+"""
+    done = subprocess.run([sys.executable, "-c", limited], env=os.environ)
+    assert done.returncode == 0
+    found = status(output)
+    assert (found.state, found.recipe) == ("failed", HOSTILE)
+    assert found.seconds == pytest.approx(60.123456)
+    assert {node.why for node in found.nodes if node.id == "quantize.x"} == {
+        "was at work when the run ended"
+    }
+
+
 def test_markers_are_whole_or_old_on_a_full_disk(tmp_path: Path) -> None:
     markers = Markers(tmp_path)
     with markers.locked():

@@ -34,7 +34,9 @@ def test_a_whole_folder_is_well(variant: Variant) -> None:
         ("report", "is not a report"),
     ],
 )
-def test_harm_is_named(variant: Variant, harm: str, problem: str) -> None:
+def test_harm_is_named(
+    variant: Variant, harm: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = variant.root / WEIGHTS
     if harm == "bytes":
         whole = place.read_bytes()
@@ -47,7 +49,9 @@ def test_harm_is_named(variant: Variant, harm: str, problem: str) -> None:
         (variant.root / "report.json").write_text("{}")
     found = verify_folder(variant.root)
     assert any(problem in each for each in found.problems) and not found.is_well
-    assert run(["verify", str(variant.root), "-q"]) == 1
+    assert run(["verify", str(variant.root), "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)  # one object, with what was found and the error
+    assert told["variants"][0]["problems"] and told["error"]["exit_code"] == 1
 
 
 def test_what_rots_in_storage_is_found_by_reading_it(

@@ -65,7 +65,7 @@ def _settings_fit(
     before = len(found.problems)
     for key, value in given.items():
         if key in _UNFIT and key not in type(backend.options).model_fields:
-            found.problem(_at(place, key), f"{backend.name}: {_UNFIT[key]}; remove it")
+            found.problem(_at(place, key), f"{backend.name}: {_UNFIT[key]}; remove `{key}`")
             continue
         with found.collecting(_at(place, key)):
             backend.configured({key: value})

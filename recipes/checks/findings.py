@@ -27,6 +27,8 @@ _WORDS: Mapping[str, str] = {
     "--tensor-type": "`tensor_types:`",
 }
 _OPTION = re.compile(r"--[a-z-]+")
+#: What only somebody who has a variant already must do.
+_LATER = " and quantize it again"
 
 
 class Findings:
@@ -72,5 +74,6 @@ class Findings:
 
 
 def in_words_of_recipes(sentence: str) -> str:
-    """A sentence about the options of a command, about keys."""
-    return _OPTION.sub(lambda found: _WORDS.get(found[0], found[0]), sentence)
+    """A sentence about the options of a command, about keys; nothing was made yet."""
+    said = _OPTION.sub(lambda found: _WORDS.get(found[0], found[0]), sentence)
+    return said.replace(_LATER, "")

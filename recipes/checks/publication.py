@@ -52,12 +52,15 @@ def check_publication(
     repositories = list(dict.fromkeys(each.repository for each in variants if each.repository))
     session = open_session(None, None, HUB_TIMEOUT)
     try:
-        with bounded_client(session.timeout, home=session.endpoint), found.collecting(at):
-            if session.token is not None or at_once:
-                require_writer(session, wanted.namespace, repositories, foreign=False)
-            else:
-                found.remark(f"{NO_TOKEN}: rights on the Hub were not looked at")
-            _check_repositories(session, wanted, repositories, found)
+        with bounded_client(session.timeout, home=session.endpoint):
+            before = len(found.problems)
+            with found.collecting(at):
+                if session.token is not None or at_once:
+                    require_writer(session, wanted.namespace, repositories, foreign=False)
+                else:
+                    found.remark(f"{NO_TOKEN}: rights on the Hub were not looked at")
+            if session.token is None or len(found.problems) == before:
+                _check_repositories(session, wanted, repositories, found)
     except HubUnreachable as error:
         found.remark(f"rights and names on the Hub were not looked at: {error}")
 
@@ -74,4 +77,4 @@ def _check_repositories(
             if not wanted.replace:
                 refuse_foreign(remote, there)
             if there:
-                found.remark(f"{name}: is there already, and will be brought up to date")
+                found.remark(f"{name}: is there already; what differs will be brought up to date")

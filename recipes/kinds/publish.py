@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fluxconv.converters.errors import CheckFailed, NotAVariant
+from fluxconv.recipes.graph import Result
 from fluxconv.recipes.kinds import Kind, Work, digest
 
 
@@ -40,14 +41,25 @@ def _run(work: Work) -> dict[str, Any]:
         for each in done.repositories
     ]
     listed = done.collection
+    before = published_in(work.earlier) if work.earlier else {}
     found = {
         "variants_published": names,
         "repositories": repositories,
+        "still_published": {name: url for name, url in before.items() if name not in names},
         "collection": None
         if listed is None
         else {"title": listed.title, "url": listed.url, "slug": listed.slug},
     }
     return {**found, "digest": digest(found)}
+
+
+def published_in(result: Result) -> dict[str, str]:
+    """The variants that are on the Hub by the result of a publication, and where: its own, and
+    those of earlier ones that are not among these any more."""
+    return {
+        **result.get("still_published", {}),
+        **{name: each["url"] for each in result["repositories"] for name in each["variants"]},
+    }
 
 
 KIND = Kind("publish", 1, _run)
