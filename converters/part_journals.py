@@ -3,7 +3,7 @@
 Each run of a part has a journal of its own there, which nobody else writes to: so parts need not
 agree on anything, one that was killed is simply run again, and one that was only thought dead does
 no harm, as it writes the same bytes to the same places. A part does not read the source from its
-start, so its journal has for each weight the sha256 of what that weight alone is made of
+start, so its journal has for each weight the fingerprint of what that weight alone is made of
 (`Read.own`), and the main journal takes a weight over once that was compared.
 """
 

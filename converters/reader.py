@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from fluxconv.converters.component import Component
 from fluxconv.converters.errors import SourceChanged
+from fluxconv.converters.fingerprint import Fingerprint
 from fluxconv.converters.ring import READ_AHEAD, Ring, Stopped
 from fluxconv.converters.safetensors_header import Header
 from fluxconv.converters.steps import Step
@@ -22,6 +23,7 @@ from fluxconv.converters.tensor_data import as_tensor, read_exactly
 if TYPE_CHECKING:
     import torch
 
+_Hash: TypeAlias = "hashlib._Hash | Fingerprint"
 _PIECE = 1 << 22  # bytes read at once: hashed while they are still in the processor's cache
 
 
@@ -30,8 +32,9 @@ class Read:
     """What became available: `weights` (name, tensor), none for a stored tensor that is of no use,
     and their `names`, known before any is made.
 
-    `digest` is the sha256 of the file up to here, and `own` gives that of the stored tensors that
-    the weights are made of; where only a part of the file is read, both are the latter. The tensors
+    `digest` is the sha256 of the file up to here, and `own` gives the fingerprint of the stored
+    tensors that the weights are made of; where only a part of the file is read, both are the
+    latter. The tensors
     lie in reused memory: call `release` when they are used no more, and do not touch them after
     that.
     """
@@ -102,7 +105,7 @@ class ComponentReader:
     def _read_of(self, step: Step, stored: Sequence[_Stored], last: _Stored) -> Read:
         tensors = {each.name: each.tensor for each in stored}
         if self._whole:
-            own = cache(lambda: _joined([_sha256(tensor) for tensor in tensors.values()]))
+            own = cache(lambda: _joined([_fingerprint(tensor) for tensor in tensors.values()]))
             digest = last.digest
         else:
             digest = _joined([each.digest for each in stored])
@@ -124,7 +127,7 @@ class ComponentReader:
         tensors = [info for info in header.tensors if self._whole or info.name in self._needed]
         if not (tensors or self._whole):
             return
-        digest = hashlib.sha256()
+        digest: _Hash = hashlib.sha256()
         handle = os.open(header.file, os.O_RDONLY)
         try:
             before = os.fstat(handle)
@@ -135,14 +138,14 @@ class ComponentReader:
                 if self._whole:
                     self._skim(handle, header, at, info.offset, digest)
                 else:
-                    digest = hashlib.sha256()
+                    digest = Fingerprint()
                 room, raw = self._ring.take(info.nbytes)
                 _read_hashed(handle, raw.numpy().data, info.offset, str(header.file), digest)
                 self._stored.put(
                     _Stored(
                         info.name,
                         as_tensor(raw, info.dtype, info.shape),
-                        digest.copy().hexdigest(),
+                        digest.hexdigest(),
                         partial(self._ring.free, room),
                     )
                 )
@@ -157,28 +160,26 @@ class ComponentReader:
         if self._whole:
             self.hashes[header.file] = digest.hexdigest()
 
-    def _skim(
-        self, handle: int, header: Header, start: int, stop: int, digest: hashlib._Hash
-    ) -> None:
+    def _skim(self, handle: int, header: Header, start: int, stop: int, digest: _Hash) -> None:
         """Hash what lies between tensors: the header, and a container's padding."""
         if stop > start:
             data = memoryview(bytearray(stop - start))
             _read_hashed(handle, data, start, str(header.file), digest)
 
 
-def _read_hashed(
-    handle: int, into: memoryview, offset: int, what: str, digest: hashlib._Hash
-) -> None:
+def _read_hashed(handle: int, into: memoryview, offset: int, what: str, digest: _Hash) -> None:
     for start in range(0, into.nbytes, _PIECE):
         piece = into[start : start + _PIECE]
         read_exactly(handle, piece, offset + start, what)
         digest.update(piece)
 
 
-def _sha256(tensor: torch.Tensor) -> str:
+def _fingerprint(tensor: torch.Tensor) -> str:
     import torch
 
-    return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+    digest = Fingerprint()
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _joined(digests: Sequence[str]) -> str:
