@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Callable, Iterable
 
 from fluxconv.converters.planning import ComponentPlan
+from fluxconv.converters.preparing import called_beside
 from fluxconv.converters.progress import Progress
+from fluxconv.converters.threads import cores
 
 _WORTH_A_NOTE = 5  # seconds of preparing
+_WORTH_HELP = 2  # seconds that the first one took: it was not in the cache, nor will the others be
 
 
 def prepare(components: Iterable[ComponentPlan], device: str, progress: Progress) -> None:
@@ -21,12 +24,22 @@ def prepare(components: Iterable[ComponentPlan], device: str, progress: Progress
         return
     progress.start("Preparing encoders", len(todo), "encoders")
     start = time.monotonic()
+    ahead = 0  # how many were made beside us, and have been counted
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", RuntimeWarning)
-        for name, make_ready in todo.items():
+        for number, (name, make_ready) in enumerate(todo.items(), 1):
             progress.advance(0, name)
+            began = time.monotonic()
             make_ready()
-            progress.advance(1, name)
+            if number > ahead:
+                progress.advance(1, name)
+            others = list(todo.values())[number:]
+            slow = time.monotonic() - began > _WORTH_HELP and not said
+            if slow and device == "cpu" and cores() > 1 and len(others) > 1 and not ahead:
+                ahead = number
+                for _ in called_beside(others):
+                    ahead += 1
+                    progress.advance(1, name)
     progress.finish()
     complaints = [str(each.message) for each in said if each.category is RuntimeWarning]
     for text in complaints:

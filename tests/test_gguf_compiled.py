@@ -52,6 +52,7 @@ def test_compiled_once_they_do_what_they_do_without(tmp_path: Path) -> None:
     assert not again["compiler"]
 
 
+@pytest.mark.slow
 def test_without_a_compiler_they_are_slower_and_say_so(tmp_path: Path) -> None:
     nothing = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     without, said = _run("Q4_K", **nothing)

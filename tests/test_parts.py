@@ -62,7 +62,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "count", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))]
+    "count", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 7))]
 )
 def test_every_backend_has_the_bytes_of_the_unsplit_run(
     count: int, tiny_checkpoint: Checkpoint, tiny_variants: dict[str, Variant], tmp_path: Path

@@ -38,6 +38,7 @@ def written_weights(output: Path) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_parts_at_once_in_processes_of_their_own(
     tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hub_client import USER
 from huggingface_hub import HfApi
 from releases import TINY_FLUX, write_recipe
@@ -16,6 +17,7 @@ from releases import TINY_FLUX, write_recipe
 from fluxconv.hub.rehearsal import RehearsalHub
 
 
+@pytest.mark.slow
 def test_revision_that_moves_is_refused_unless_it_is_pinned(
     tmp_path: Path, hub: RehearsalHub, api: HfApi
 ) -> None:
