@@ -1,9 +1,10 @@
 """What a recipe says: checkpoints, backends, how to check them, where to publish them.
 
 The keys of the YAML file are the fields of these models, and the texts below them are what the JSON
-Schema tells an editor. An unknown key is refused. Paths are relative to the recipe's own folder;
-nothing in them is expanded, neither `~` nor the environment. A recipe names no Hub and no token:
-those come from the environment, so that a stranger's recipe cannot send a token anywhere.
+Schema tells an editor. An unknown key is refused. Paths are relative to the recipe's own folder; a
+`~` at their beginning is the home folder, and nothing is taken from the environment. A recipe names
+no Hub and no token: those come from the environment, so that a stranger's recipe cannot send a
+token anywhere.
 """
 
 from __future__ import annotations

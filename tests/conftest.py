@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from validating import QUICK, Validated, copy_of, quick
 from fluxconv.converters import Checkpoint, Variant, open_checkpoint, quantize
 from fluxconv.converters.backends import all_backends, get_backend, missing
 from fluxconv.hub.rehearsal import RehearsalHub, running
-from fluxconv.validators import validate
+from fluxconv.validators import Report, validate
 from fluxconv.validators.process import Worker
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -64,7 +65,7 @@ def validated(
     tiny_variants: dict[str, Variant],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Validated:
-    """Copies of all variants, their reports from one call, and the jobs that were run for it."""
+    """Copies of all variants, their reports, and the jobs that were run for them."""
     root = tmp_path_factory.mktemp("validated")
     variants = {name: copy_of(variant, root) for name, variant in tiny_variants.items()}
     jobs: list[tuple[str, str]] = []
@@ -76,11 +77,16 @@ def validated(
 
     # Memory and time have tests of their own; for every backend they would take minutes.
     options = quick(tmp_path_factory.mktemp("cache"))
-    with pytest.MonkeyPatch.context() as patch:
+
+    def judged(some: list[Variant]) -> tuple[Report, ...]:
+        return validate(some, tiny_checkpoint, settings=QUICK, options=options)
+
+    first, *others = variants.values()
+    half = len(others) // 2
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(Worker, "run", spy)
-        reports = validate(
-            list(variants.values()), tiny_checkpoint, settings=QUICK, options=options
-        )
+        reports = judged([first])  # draws the source, once
+        reports += sum(pool.map(judged, (others[:half], others[half:])), ())
     return variants, reports, jobs
 
 

@@ -130,6 +130,7 @@ def _open(browser: Browser, file: Path, width: int, theme: str) -> tuple[Page, l
     return page, noticed
 
 
+@pytest.mark.slow
 def test_pages_are_quiet_and_fit_a_phone(site: Path, browser: Browser) -> None:
     for file in sorted(site.rglob("*.html")):
         if file.name == "404.html":

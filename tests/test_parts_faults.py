@@ -66,7 +66,7 @@ def test_parts_at_once_in_processes_of_their_own(
     assert sum(map(len, each)) == len(set.union(*each))
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_killed_parts_are_run_again(
     kills: int, tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -67,9 +67,9 @@ for _ in called_beside(work):
 """
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "FLUXCONV_CORES": "2"})
     assert done.returncode == -9
-    time.sleep(2)
+    time.sleep(1)
     before = len(marked(tmp_path))
-    time.sleep(2)
+    time.sleep(1)
     assert len(marked(tmp_path)) == before < 60
 
 

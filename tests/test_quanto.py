@@ -81,6 +81,7 @@ def test_a_row_of_zeros_stays_one_or_is_refused(name: str) -> None:
         assert torch.equal(decoded[1], weight[1])
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_to_encode_and_decode(
     tiny_checkpoint: Checkpoint, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from releases import BACKEND, TINY_FLUX, VARIANT, write_recipe
 from fluxconv.commands.main import run as fluxconv
 from fluxconv.converters import open_variant
 from fluxconv.converters.progress import Silent
-from fluxconv.hub.rehearsal import RehearsalHub
+from fluxconv.hub.rehearsal import RehearsalHub, running
 from fluxconv.recipes import run
 from fluxconv.validators.thresholds import DEFAULT
 
@@ -34,6 +35,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(first: Path, tmp_path: Path) -> Path:
     """A copy of it: its recipe names everything beside itself."""
     return Path(shutil.copytree(first, tmp_path / "release"))
+
+
+@pytest.fixture
+def own_hub(tmp_path: Path) -> Iterator[RehearsalHub]:
+    """A Hub on which nobody else publishes: names of variants are the same in many tests."""
+    with running(tmp_path / "hub") as hub:
+        yield hub
 
 
 def to_do(recipe: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, bool | None]:
@@ -87,12 +95,12 @@ def test_another_licence_of_the_source_is_heeded(made: Path) -> None:
 
 def test_nothing_is_called_published_that_was_not(
     made: Path,
-    hub: RehearsalHub,
+    own_hub: RehearsalHub,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("HF_ENDPOINT", own_hub.url)
+    monkeypatch.setenv("HF_TOKEN", own_hub.token)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     parts: dict[str, Any] = {
@@ -108,7 +116,7 @@ def test_nothing_is_called_published_that_was_not(
     assert fluxconv(["run", recipe, "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert found["published"] is None and found["error"]["type"] == "CheckFailed"
-    place = f"{hub.url}/{USER}/{VARIANT}"
+    place = f"{own_hub.url}/{USER}/{VARIANT}"
     assert found["still_published"] == {VARIANT: place}
     assert fluxconv(["run", recipe]) == 1
     said = capsys.readouterr().err

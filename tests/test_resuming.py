@@ -63,7 +63,7 @@ def written_weights(output: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "kills", [12, pytest.param(60, marks=pytest.mark.slow)], ids=["a few", "many"]
+    "kills", [6, pytest.param(60, marks=pytest.mark.slow)], ids=["a few", "many"]
 )
 def test_killed_at_any_moment_it_goes_on(
     kills: int, tiny_checkpoint: Checkpoint, tmp_path: Path

@@ -105,7 +105,12 @@ def test_changed_variant_is_measured_anew(run: Run, validated: Validated, tmp_pa
 
 @pytest.mark.parametrize(
     "reached",
-    ["weights.json", "steps.json", "drawn/*/*.json", "pictures.json"],
+    [
+        pytest.param("weights.json", marks=pytest.mark.slow),
+        pytest.param("steps.json", marks=pytest.mark.slow),
+        "drawn/*/*.json",
+        pytest.param("pictures.json", marks=pytest.mark.slow),
+    ],
     ids=["weights", "steps", "first-picture", "pictures"],
 )
 def test_killed_validation_goes_on_where_it_was(
