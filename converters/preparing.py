@@ -24,10 +24,14 @@ def called_beside(todo: Sequence[Callable[[], object]]) -> Iterator[None]:
     """Call all of `todo` in processes of their own, as many as there are cores, and yield whenever
     one was called. What goes wrong there is not told: whoever needs it tries it again."""
     count = min(cores(), _MOST, len(todo))
+    try:
+        work = [pickle.dumps(list(todo[number::count])) for number in range(count)]
+    except (pickle.PicklingError, AttributeError, TypeError):  # a function within a function
+        return
     command = [sys.executable, "-P", "-m", __name__]
     started = []
     try:
-        for number in range(count):
+        for own in work:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -37,7 +41,7 @@ def called_beside(todo: Sequence[Callable[[], object]]) -> Iterator[None]:
             )
             started.append(process)
             # In a thread: it reads when it has imported what it needs.
-            Thread(target=_give, args=(process, list(todo[number::count])), daemon=True).start()
+            Thread(target=_give, args=(process, own), daemon=True).start()
         for process in started:
             assert process.stdout
             for line in process.stdout:
@@ -49,10 +53,10 @@ def called_beside(todo: Sequence[Callable[[], object]]) -> Iterator[None]:
             process.wait()
 
 
-def _give(process: subprocess.Popen[bytes], work: Sequence[Callable[[], object]]) -> None:
+def _give(process: subprocess.Popen[bytes], work: bytes) -> None:
     assert process.stdin
     with suppress(OSError, ValueError), process.stdin:  # it is gone already
-        pickle.dump(work, process.stdin)
+        process.stdin.write(work)
 
 
 def _main() -> None:

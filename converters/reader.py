@@ -34,9 +34,8 @@ class Read:
 
     `digest` is the sha256 of the file up to here, and `own` gives the fingerprint of the stored
     tensors that the weights are made of; where only a part of the file is read, both are the
-    latter. The tensors
-    lie in reused memory: call `release` when they are used no more, and do not touch them after
-    that.
+    latter. The tensors lie in reused memory: call `release` when they are used no more, and do not
+    touch them after that.
     """
 
     names: tuple[str, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -167,13 +166,11 @@ def _publisher(
 ) -> Node:
     publication = checked.recipe.publication
     assert publication is not None
-    from huggingface_hub import constants
+    from fluxconv.hub.session import default_endpoint
 
-    # Published elsewhere, it is another publication.
-    endpoint = os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     arguments = {
         **publication.model_dump(mode="json", exclude={"all_or_nothing", "timeout"}),
-        "endpoint": endpoint,
+        "endpoint": default_endpoint(),  # published elsewhere, it is another publication
         "waiting": {"path": publication.timeout},  # how long it waits decides nothing
     }
     needs, gathers = (cards, shared) if all_or_nothing else ((), (*cards, *shared))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ class RecipeFile:
 
     def path(self, text: str) -> Path:
         """The absolute path that a text of the recipe means; `~` is the home folder."""
-        return (self.folder / Path(text).expanduser()).absolute()
+        # Not Path's own, which raises for a user whom there is not.
+        return (self.folder / os.path.expanduser(text)).absolute()  # noqa: PTH111
 
     def placed(self, problem: Problem) -> Problem:
         """The problem with its line: that of its place, or of the nearest part around it."""

@@ -64,6 +64,6 @@ class RunResult:
         return replace(problem, message=f"{marker.id}: {problem.message}").error()
 
     def require(self) -> None:
-        """Raise that error."""
+        """Raise `error`, if there is one."""
         if (error := self.error) is not None:
             raise error

@@ -54,6 +54,11 @@ def test_one_that_fails_takes_no_other_process_with_it(tmp_path: Path, harm: par
     assert len(list(called_beside(work))) == len(marked(tmp_path)) == 4
 
 
+def test_what_cannot_be_handed_on_is_left_to_who_asked(tmp_path: Path) -> None:
+    assert list(called_beside([lambda: mark(tmp_path / "a"), lambda: mark(tmp_path / "b")])) == []
+    assert marked(tmp_path) == {}
+
+
 def test_nobody_works_on_for_one_who_went_away(tmp_path: Path) -> None:
     script = f"""
 import os, sys

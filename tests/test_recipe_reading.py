@@ -249,3 +249,12 @@ def test_the_environment_is_not_expanded(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("WHERE", "elsewhere")
     file = read_recipe(written(tmp_path, HEAD + "output: $WHERE/~/x\n"))
     assert file.path(file.recipe.output) == tmp_path / "$WHERE/~/x"
+
+
+def test_home_is_expanded_and_a_user_whom_there_is_not_is_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    file = read_recipe(written(tmp_path, HEAD + "output: ~/x\n"))
+    assert file.path(file.recipe.output) == Path("/somewhere/x")
+    assert file.path("~nobody-of-this-name/x") == tmp_path / "~nobody-of-this-name" / "x"

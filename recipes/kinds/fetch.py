@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +54,6 @@ def _run(work: Work) -> dict[str, Any]:
         progress=work.progress,
     )
     sizes = {name: path.stat().st_size for name, path in sorted(found.files.items())}
-    import json
-
     about = {
         "source": found.source,
         "revision": found.revision,
